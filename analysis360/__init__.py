@@ -1,0 +1,67 @@
+"""analysis360: a series of checkpoints and the data they were trained on go in; what each checkpoint
+knows about each piece of data comes out.
+
+Importing this package loads none of torch, vllm, pandas, pyarrow or matplotlib.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from analysis360.errors import (
+    Analysis360Error,
+    CheckpointError,
+    DataError,
+    EngineError,
+    SelectionError,
+    SeriesError,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    from analysis360.api import memorization
+    from analysis360.results import MemorizationResult
+    from analysis360.series import Checkpoint, Chunk, Exposure, Series, open_series
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Checkpoint": "analysis360.series",
+    "Chunk": "analysis360.series",
+    "Exposure": "analysis360.series",
+    "MemorizationResult": "analysis360.results",
+    "Series": "analysis360.series",
+    "memorization": "analysis360.api",
+    "open_series": "analysis360.series",
+}
+
+__all__ = [
+    "Analysis360Error",
+    "Checkpoint",
+    "CheckpointError",
+    "Chunk",
+    "DataError",
+    "EngineError",
+    "Exposure",
+    "MemorizationResult",
+    "SelectionError",
+    "Series",
+    "SeriesError",
+    "StoreError",
+    "__version__",
+    "memorization",
+    "open_series",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'analysis360' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

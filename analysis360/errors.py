@@ -1,0 +1,42 @@
+"""One exception tree. Every message is one line: what was expected, what was found, where, what to do next.
+
+Analysis360Error
+├── SelectionError      an argument selects nothing or nothing that exists (exit code 2)
+├── SeriesError         a series or its manifest cannot be read
+├── DataError           a chunk of data is malformed
+├── CheckpointError     a checkpoint is incomplete, or does not fit its series
+├── EngineError         an engine is missing, or did not do what it was told
+└── StoreError          results cannot be written or read
+"""
+
+
+class Analysis360Error(Exception):
+    """Base of every error this package raises on purpose; the command line prints it as one line."""
+
+    exit_code = 1
+
+
+class SelectionError(Analysis360Error):
+    """An argument selects nothing, or something that does not exist."""
+
+    exit_code = 2
+
+
+class SeriesError(Analysis360Error):
+    """A series or its manifest cannot be read."""
+
+
+class DataError(Analysis360Error):
+    """A chunk of data is malformed; the message names file and line."""
+
+
+class CheckpointError(Analysis360Error):
+    """A checkpoint is incomplete, holds non-finite weights, or does not fit its series."""
+
+
+class EngineError(Analysis360Error):
+    """An engine is not installed, or did not do what it was told."""
+
+
+class StoreError(Analysis360Error):
+    """Results cannot be written or read."""

@@ -1,0 +1,260 @@
+"""Memorization results: the stored table joined with panels, sources and exposure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from analysis360 import summaries
+from analysis360.errors import StoreError
+from analysis360.panel import Panel
+from analysis360.series import Checkpoint, Chunk, Series
+from analysis360.sweep import Report
+from analysis360.tasks.memorization import Memorization, score_in_document, unpack
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ROLES = ("train", "held-out", "canary")
+SPACINGS = ("even", "chunk", "never")
+MIXABLE = ("engine", "device", "machine", "analysis360")
+
+
+@dataclass(frozen=True)
+class MemorizationResult:
+    """What the selected checkpoints know of the selected chunks."""
+
+    series: Series
+    checkpoints: Sequence[Checkpoint]
+    chunks: Sequence[Chunk]
+    """Trained chunks, then held-out ones, then canaries."""
+    task: Memorization
+    rows: pa.Table
+    """The stored rows (see `store.Store.read`)."""
+    parts: Sequence[dict[str, Any]]
+    """Provenance of each part read."""
+    report: Report
+    notes: Sequence[str] = ()
+    """What the reader should know: short chunks, mixed provenance."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        how = self.task.how
+        return (
+            f"MemorizationResult({self.series.name!r}: {len(self):,} rows, {len(self.checkpoints)} checkpoints, "
+            f"{len(self.chunks)} chunks, k = {how.prompt_tokens}, l = {how.continuation_tokens}, {how.engine} {how.dtype})"
+        )
+
+    @cached_property
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        """Row by row: place of checkpoint, chunk and sequence in their lists."""
+        if not len(self.rows):
+            raise StoreError("no rows were scored; nothing to show")
+        place = {checkpoint.name: i for i, checkpoint in enumerate(self.checkpoints)}
+        order = {chunk.name: i for i, chunk in enumerate(self.chunks)}
+        units = [(place[u.checkpoint.name], order[u.chunk.name]) for u in self.task.units()]
+        ckpt, chunk = np.array(units, dtype=np.int64)[self.rows["unit"].to_numpy()].T
+        position = self.rows["position"].to_numpy()
+        return {"ckpt": ckpt, "chunk": chunk, "position": position, "sequence": self._offsets[chunk] + position}
+
+    @cached_property
+    def _panels(self) -> list[Panel]:
+        return [self.task.panels[chunk.name] for chunk in self.chunks]
+
+    @cached_property
+    def _offsets(self) -> NDArray[np.int64]:
+        sizes = [len(panel) for panel in self._panels]
+        return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+
+    def frame(self) -> pd.DataFrame:
+        """A row per (checkpoint, chunk, sequence), in that order.
+
+        ckpt, chunk, role, source: categories. tokens: trained on at the checkpoint. position: in the
+        panel; row: in the chunk. exposures: times this sequence had been trained on at the checkpoint,
+        NaN unknown. first_seen, done: positions of the schedule. tokens_since: tokens trained on since
+        the last exposure, NaN never. score: share of the l tokens right, in [0, 1]. score_in_document:
+        the same up to the first true EOS, NaN when it lies in the prompt. extractible: all l right.
+        exact_prefix: tokens right before the first miss. repeats, spacing, planted_first: of canaries.
+        """
+        c = self._columns
+        how = self.task.how
+        match = unpack(self.rows["match"], how.continuation_tokens)
+        correct = self.rows["correct"].to_numpy()
+        first_eos = np.concatenate([p.first_eos for p in self._panels])[c["sequence"]]
+        frame = pd.DataFrame(
+            {
+                "ckpt": _categories(c["ckpt"], [x.name for x in self.checkpoints]),
+                "tokens": np.array([self.series.exposure.tokens(x.index) for x in self.checkpoints])[c["ckpt"]],
+                "chunk": _categories(c["chunk"], [x.name for x in self.chunks]),
+                "role": _categories(np.array([ROLES.index(x.role) for x in self.chunks])[c["chunk"]], ROLES),
+                "position": c["position"],
+                "row": np.concatenate([p.rows for p in self._panels])[c["sequence"]],
+                "source": pd.Categorical(np.concatenate([p.sources for p in self._panels])[c["sequence"]]),
+                **self._exposure(),
+                "score": (correct / how.continuation_tokens).astype(np.float32),
+                "score_in_document": score_in_document(match, first_eos, how.prompt_tokens),
+                "extractible": correct == how.continuation_tokens,
+                "exact_prefix": self.rows["exact_prefix"].to_numpy(),
+                **self._canaries(),
+            }
+        )
+        return frame.iloc[np.lexsort((c["position"], c["chunk"], c["ckpt"]))].reset_index(drop=True)
+
+    def _exposure(self) -> dict[str, NDArray[Any]]:
+        """Joined when reading, never stored: exposures, first_seen, done, tokens_since of every row."""
+        exposure, c = self.series.exposure, self._columns
+        done = np.array([exposure.positions(x.index) for x in self.checkpoints])
+        times = np.array([exposure.times(x.index) for x in self.checkpoints])
+        last = np.array([exposure.last(x.index) for x in self.checkpoints])
+        count, latest = self._text_exposure(times, last)
+        first = np.full(len(c["ckpt"]), np.nan)
+        train = np.array([chunk.role == "train" for chunk in self.chunks])[c["chunk"]]
+        index = np.array([chunk.index for chunk in self.chunks])[c["chunk"]]
+        first[train] = exposure.first()[index[train]]
+        for i, canary in self._planted():
+            rows = c["sequence"] == i
+            at = c["ckpt"][rows]
+            if not canary.planted:
+                count[rows] = 0
+                continue
+            chunks = [chunk for chunk, _ in canary.planted]
+            count[rows] = times[:, chunks].sum(axis=1)[at]
+            with np.errstate(all="ignore"):
+                latest[rows] = np.fmax.reduce(last[:, chunks], axis=1)[at]
+        since = (done[c["ckpt"]] - latest) * (exposure.tokens_per_chunk or np.nan)
+        return {
+            "exposures": count.astype(np.float32),
+            "first_seen": first,
+            "done": done[c["ckpt"]],
+            "tokens_since": since,
+        }
+
+    def _text_exposure(self, times: NDArray[Any], last: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        c = self._columns
+        count, latest = np.zeros(len(c["ckpt"])), np.full(len(c["ckpt"]), np.nan)
+        for i, chunk in enumerate(self.chunks):
+            if chunk.role == "train":
+                rows = c["chunk"] == i
+                count[rows] = times[c["ckpt"][rows], chunk.index]
+                latest[rows] = last[c["ckpt"][rows], chunk.index]
+        return count, latest
+
+    def _planted(self) -> list[tuple[int, Any]]:
+        """(sequence number, Canary) of every canary in the panels."""
+        listed = self.series.manifest.canaries
+        by_row = {canary.row: canary for canary in listed.rows} if listed else {}
+        return [
+            (int(self._offsets[i]) + position, by_row[int(row)])
+            for i, chunk in enumerate(self.chunks)
+            if chunk.role == "canary"
+            for position, row in enumerate(self._panels[i].rows)
+            if int(row) in by_row
+        ]
+
+    def _canaries(self) -> dict[str, Any]:
+        c, first_seen = self._columns, self.series.exposure.first()
+        repeats, planted_first = np.full(len(c["ckpt"]), np.nan, np.float32), np.full(len(c["ckpt"]), np.nan)
+        spacing = np.full(len(c["ckpt"]), -1)
+        for i, canary in self._planted():
+            rows = c["sequence"] == i
+            repeats[rows], spacing[rows] = canary.repeats, SPACINGS.index(canary.spacing)
+            if canary.planted:
+                planted_first[rows] = np.fmin.reduce(first_seen[[chunk for chunk, _ in canary.planted]])
+        return {"repeats": repeats, "spacing": _categories(spacing, SPACINGS), "planted_first": planted_first}
+
+    def matrix(self, value: str = "score") -> pd.DataFrame:
+        """[checkpoint, sequence] of a numeric column of `frame`, NaN where not scored; canaries included.
+
+        The columns are (chunk, position), in series order. Values are float32.
+        """
+        frame, c = self.frame(), self._columns
+        sizes = [len(panel) for panel in self._panels]
+        values = np.full((len(self.checkpoints), sum(sizes)), np.nan, np.float32)
+        sequence = self._offsets[frame["chunk"].cat.codes.to_numpy()] + frame["position"].to_numpy()
+        values[frame["ckpt"].cat.codes.to_numpy(), sequence] = frame[value].to_numpy(dtype=np.float32)
+        del c
+        chunk = np.repeat([x.name for x in self.chunks], sizes)
+        position = np.concatenate([np.arange(size) for size in sizes])
+        columns = pd.MultiIndex.from_arrays([chunk, position], names=["chunk", "position"])
+        return pd.DataFrame(values, pd.Index([x.name for x in self.checkpoints], name="ckpt"), columns)
+
+    @property
+    def chunks_in_series(self) -> dict[str, int]:
+        """Chunks the series has of each role: whether a selection is a sample or all there is."""
+        return {"train": len(self.series.chunks), "held-out": len(self.series.held_out)}
+
+    def summary(self) -> pd.DataFrame:
+        """Per checkpoint and group: n, mean score and extractible share with 95 % intervals."""
+        return summaries.summary(self.frame(), self.chunks_in_series)
+
+    def correlation(self, value: str = "score", seen_by: str = "both") -> summaries.Correlations:
+        """Checkpoint by checkpoint correlation over sequences (Figure 9)."""
+        return summaries.correlations(self.frame(), value, seen_by)
+
+    def plot_distribution(self, ax: Axes | None = None) -> Axes:
+        """Figure 7: the distribution over the l + 1 scores of each checkpoint, seen chunks only."""
+        from analysis360 import figures
+
+        return figures.plot_distribution(summaries.distribution(self.frame(), self.task.how.continuation_tokens), ax)
+
+    def plot_chunks(self, ax: Axes | None = None) -> Axes:
+        """Figure 8: score by group of chunks, one line a checkpoint."""
+        from analysis360 import figures
+
+        return figures.plot_chunks(summaries.chunk_groups(self.frame()), ax)
+
+    def plot_correlation(self, value: str = "score", ax: Axes | None = None) -> Axes:
+        """Figure 9: checkpoint by checkpoint correlation."""
+        from analysis360 import figures
+
+        return figures.plot_correlation(self.correlation(value), ax)
+
+    def plot_exposure(self, ax: Axes | None = None) -> Axes:
+        """Score against tokens since last exposure, minus not-yet-seen chunks at the same checkpoint."""
+        from analysis360 import figures
+
+        return figures.plot_exposure(summaries.exposure_profile(self.frame()), ax)
+
+    def provenance(self) -> pd.DataFrame:
+        """A row per part read: versions, machine, checkpoint, when it was written."""
+        return pd.DataFrame(list(self.parts))
+
+    def metrics(self) -> pd.DataFrame | None:
+        """The training run's metrics, a row a step, when the series has them."""
+        return read_metrics(self.series)
+
+
+def mixed_provenance(parts: Sequence[dict[str, Any]]) -> list[str]:
+    """One line for every kind of provenance that differs between parts."""
+    notes = []
+    for key in MIXABLE:
+        values = sorted({str(part.get(key)) for part in parts})
+        if len(values) > 1:
+            notes.append(f"results mix {key}s: {'; '.join(values)}")
+    return notes
+
+
+def read_metrics(series: Series) -> pd.DataFrame | None:
+    """metrics.jsonl of the training run as a table; None when the series has none."""
+    if series.manifest.metrics is None:
+        return None
+    path: Path = series.root / series.manifest.metrics
+    if not path.exists():
+        return None
+    with path.open(encoding="utf-8") as file:
+        return pd.DataFrame([json.loads(line) for line in file])
+
+
+def _categories(codes: NDArray[Any], names: Sequence[str]) -> pd.Categorical:
+    return pd.Categorical.from_codes(codes, list(names), ordered=True)

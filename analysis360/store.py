@@ -1,0 +1,277 @@
+"""The result tables: Parquet parts that are complete when they exist, keyed by content.
+
+    RESULTS/<series>/panels/<chunk>-<key>.parquet
+    RESULTS/<series>/<task>/settings=<digest>/_settings.json
+    RESULTS/<series>/<task>/settings=<digest>/ckpt=<name>/part-<unique>.parquet
+
+A part holds many units, a row group a unit; its footer lists them with their provenance. Nothing
+locks: writers use unique names, readers drop what is there twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis360.digests import digest_of
+from analysis360.errors import StoreError
+from analysis360.panel import SAMPLER, Panel
+from analysis360.series import Chunk
+from analysis360.tasks import Key, Task, Unit
+
+FOOTER = b"analysis360"
+FLUSH_SECONDS = 20.0
+NAMING = ("series", "chunk", "ckpt_digest", "chunk_digest")
+
+
+@dataclass(frozen=True)
+class StoredUnit:
+    """One row group of one part."""
+
+    part: Path
+    offset: int
+    """Rows of the part before its own."""
+    key: Key
+    start: int
+    stop: int
+    provenance: dict[str, Any]
+
+
+class Store:
+    """Results of one series below `root`/<series>."""
+
+    def __init__(self, root: str | Path, series: str) -> None:
+        self.series = series
+        self.path = Path(root) / series
+
+    def prepare(self) -> None:
+        """Make the folder and prove that it can be written. Raises StoreError."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".probe-{uuid.uuid4().hex}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(f"results folder {self.path} is not writable: {error.strerror}; choose another --out") from None
+
+    def folder(self, task: Task) -> Path:
+        """Where results of a task under its settings live."""
+        return self.path / task.name / f"settings={digest_of(task.settings())}"
+
+    def panel(self, chunk: Chunk, draw: Callable[[int], Panel], *, n: int, width: int, seed: int) -> Panel:
+        """The stored panel of a chunk, drawn anew when there is none or it is too small."""
+        key = digest_of([SAMPLER, chunk.digest, seed, width])
+        file = self.path / "panels" / f"{chunk.name}-{key}.parquet"
+        if file.exists():
+            stored, asked = _read_panel(file)
+            if asked >= n:
+                return stored if chunk.role == "canary" else stored.head(n)
+        panel = draw(n)
+        _write(file, [_panel_table(panel)], {"asked": n, "chunk": chunk.name, "chunk_digest": chunk.digest})
+        return panel
+
+    def stored(self, task: Task, names: Iterable[str]) -> list[StoredUnit]:
+        """Every unit in the store for the named checkpoints, oldest part first."""
+        folder = self.folder(task)
+        found: list[StoredUnit] = []
+        for name in names:
+            for part in sorted(folder.glob(f"ckpt={name}/part-*.parquet")):
+                found += _units_of(part, task.schema_version)
+        return found
+
+    def missing(self, task: Task) -> list[Unit]:
+        """The asked units less what is stored: whole units, or the positions still to do."""
+        wanted = task.units()
+        names = list(dict.fromkeys(unit.checkpoint.name for unit in wanted))
+        have: dict[Key, list[tuple[int, int]]] = {}
+        for unit in self.stored(task, names):
+            have.setdefault(unit.key, []).append((unit.start, unit.stop))
+        return [
+            Unit(unit.checkpoint, unit.chunk, start, stop)
+            for unit in wanted
+            for start, stop in gaps(unit.start, unit.stop, have.get(unit.key, []))
+        ]
+
+    def read(self, task: Task) -> tuple[pa.Table, list[dict[str, Any]]]:
+        """Every stored row the task asks for, each once, and the provenance of the parts used.
+
+        The table has the task's columns beside `unit`: the place of the row's unit in `task.units()`.
+        """
+        wanted = task.units()
+        place = {unit.key: (i, unit.stop) for i, unit in enumerate(wanted)}
+        names = list(dict.fromkeys(unit.checkpoint.name for unit in wanted))
+        have: dict[Key, list[tuple[int, int]]] = {}
+        tables: list[pa.Table] = []
+        provenance: dict[Path, dict[str, Any]] = {}
+        part, rows_of_part = Path(), pa.table({})
+        for stored in self.stored(task, names):
+            if stored.key not in place:
+                continue
+            if stored.part != part:
+                part, rows_of_part = stored.part, _read_part(stored.part)
+            index, end = place[stored.key]
+            covered = have.setdefault(stored.key, [])
+            for start, stop in gaps(stored.start, min(stored.stop, end), covered):
+                rows = rows_of_part.slice(stored.offset + start - stored.start, stop - start)
+                tables.append(rows.append_column("unit", pa.array(np.full(len(rows), index, np.int32))))
+                covered.append((start, stop))
+                provenance[stored.part] = stored.provenance
+        return (pa.concat_tables(tables) if tables else pa.table({})), list(provenance.values())
+
+    @contextlib.contextmanager
+    def writer(self, task: Task, checkpoint: str, provenance: dict[str, Any]) -> Iterator[Writer]:
+        """Collect the units of one checkpoint; what was finished is kept however the block ends."""
+        folder = self.folder(task)
+        _write_settings(folder / "_settings.json", task.settings())
+        writer = Writer(folder / f"ckpt={checkpoint}", self.series, task.schema_version, provenance)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+class Writer:
+    """Writes a part every FLUSH_SECONDS and leaves one part when it is closed."""
+
+    def __init__(self, folder: Path, series: str, schema_version: str, provenance: dict[str, Any]) -> None:
+        self._folder, self._series = folder, series
+        self._footer = {"schema": schema_version, **provenance}
+        self._tables: list[pa.Table] = []
+        self._units: list[dict[str, Any]] = []
+        self._interim: Path | None = None
+        self._written, self._last = 0, time.monotonic()
+        self.seconds = 0.0
+
+    def add(self, unit: Unit, table: pa.Table, seconds: float) -> None:
+        """Take the finished table of a unit."""
+        names = {"series": self._series, "chunk": unit.chunk.name}
+        digests = {"ckpt_digest": unit.key.ckpt_digest, "chunk_digest": unit.key.chunk_digest}
+        for name, value in {**names, **digests}.items():
+            column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), np.int32)), pa.array([value]))
+            table = table.append_column(name, column)
+        self._tables.append(table)
+        entry = {"chunk": unit.chunk.name, "start": unit.start, "stop": unit.stop, "seconds": round(seconds, 4)}
+        self._units.append({**entry, **digests})
+        if time.monotonic() - self._last > FLUSH_SECONDS:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is not yet on disk, all of it in one part."""
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write all units so far as one part, then drop the smaller part it replaces."""
+        started = time.monotonic()
+        if len(self._units) > self._written:
+            part = self._folder / f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
+            _write(part, self._tables, {**self._footer, "units": self._units})
+            if self._interim is not None:
+                self._interim.unlink(missing_ok=True)
+            self._interim, self._written = part, len(self._units)
+        self._last = time.monotonic()
+        self.seconds += self._last - started
+
+
+def gaps(start: int, stop: int, covered: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The parts of [start, stop) that none of the `covered` intervals hold, in order."""
+    left: list[tuple[int, int]] = []
+    for first, last in sorted(covered):
+        if start >= stop:
+            break
+        if first > start:
+            left.append((start, min(first, stop)))
+        start = max(start, last)
+    if start < stop:
+        left.append((start, stop))
+    return left
+
+
+def _units_of(part: Path, schema_version: str) -> list[StoredUnit]:
+    try:
+        footer = json.loads(pq.read_metadata(part).metadata[FOOTER])
+    except FileNotFoundError:  # replaced by a larger part since it was listed
+        return []
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise StoreError(f"{part} is not a result of this program: {error}; move it away") from None
+    if footer.get("schema") != schema_version:
+        raise StoreError(f"{part}: schema {footer.get('schema')!r}; this version reads {schema_version!r}")
+    units = footer.pop("units")
+    offsets = accumulate((u["stop"] - u["start"] for u in units), initial=0)
+    return [
+        StoredUnit(part, offset, Key(u["ckpt_digest"], u["chunk_digest"]), u["start"], u["stop"], footer)
+        for offset, u in zip(offsets, units, strict=False)
+    ]
+
+
+def _read_part(part: Path) -> pa.Table:
+    """All rows of a part, without the columns that name its series, chunk and digests."""
+    try:
+        with pq.ParquetFile(part) as file:
+            names = [n for n in file.schema_arrow.names if n not in NAMING]
+            return file.read(columns=names).replace_schema_metadata(None)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{part} cannot be read: {error}; move it away and its units are computed again") from None
+
+
+def _panel_table(panel: Panel) -> pa.Table:
+    ids = pa.FixedSizeListArray.from_arrays(pa.array(panel.ids.reshape(-1)), panel.ids.shape[1])
+    sources = pa.array(panel.sources.tolist(), pa.string()).dictionary_encode()
+    columns = {"row": pa.array(panel.rows), "source": sources, "first_eos": pa.array(panel.first_eos)}
+    return pa.table({"position": pa.array(np.arange(len(panel), dtype=np.int32)), **columns, "token_ids": ids})
+
+
+def _read_panel(file: Path) -> tuple[Panel, int]:
+    try:
+        table = pq.read_table(file, partitioning=None)
+        asked = json.loads(table.schema.metadata[FOOTER])["asked"]
+        width = table.schema.field("token_ids").type.list_size
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise StoreError(f"{file} is not a panel: {error}; move it away and it is drawn again") from None
+    ids = table["token_ids"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    columns = {name: table[name].to_numpy() for name in ("row", "first_eos")}
+    sources = np.array(table["source"].to_pylist(), dtype=np.str_)
+    return Panel(ids.reshape(len(table), width).astype(np.int32), columns["row"], sources, columns["first_eos"]), asked
+
+
+def _write(path: Path, tables: Sequence[pa.Table], footer: dict[str, Any]) -> None:
+    """Write a Parquet file aside, flush it to disk, and rename it: a file that exists is complete."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {FOOTER: json.dumps(footer, sort_keys=True).encode()}
+        schema = tables[0].schema.with_metadata(metadata)
+        with aside.open("wb") as file:
+            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+                for table in tables:
+                    writer.write_table(table.replace_schema_metadata(metadata), row_group_size=max(len(table), 1))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _write_settings(path: Path, settings: dict[str, Any]) -> None:
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        aside.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        aside.replace(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}") from None

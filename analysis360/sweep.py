@@ -1,0 +1,126 @@
+"""The loop: plan, subtract what is stored, load a checkpoint, run its units, write, go on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import groupby
+
+from tqdm import tqdm
+
+from analysis360.engines import Engine
+from analysis360.errors import CheckpointError, SelectionError
+from analysis360.series import Checkpoint
+from analysis360.store import Store, Writer
+from analysis360.tasks import Task, Unit
+
+
+@dataclass
+class Report:
+    """What a sweep did and where its time went."""
+
+    stored: int = 0
+    """Sequences that were in the store already."""
+    computed: int = 0
+    """Sequences scored by this run."""
+    seconds: dict[str, float] = field(default_factory=lambda: {"start": 0.0, "load": 0.0, "run": 0.0, "write": 0.0})
+    failures: list[CheckpointError] = field(default_factory=list)
+
+    def line(self) -> str:
+        """One line for the end of a run."""
+        if not self.computed:
+            return f"{self.stored:,} sequences were stored already; nothing to compute"
+        spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
+        rate = self.computed / max(self.seconds["run"], 1e-9)
+        return f"{self.computed:,} sequences scored ({rate:,.0f} a second), {self.stored:,} stored already; {spent}"
+
+
+def sweep(task: Task, store: Store, engine: Callable[[], Engine], *, progress: bool = True) -> Report:
+    """Compute what is missing, checkpoint by checkpoint, and store it.
+
+    The engine is opened only when something is missing. A checkpoint that cannot be loaded is
+    reported in the end and does not stop the others. Interrupted, every finished unit is kept.
+    """
+    store.prepare()
+    missing = store.missing(task)
+    report = Report(stored=sum(map(len, task.units())) - sum(map(len, missing)))
+    if not missing:
+        return report
+    started = time.monotonic()
+    running = engine()
+    report.seconds["start"] = time.monotonic() - started
+    try:
+        with tqdm(total=sum(map(len, missing)), unit="seq", disable=None if progress else True, leave=False) as bar:
+            for checkpoint, units in _by_checkpoint(missing):
+                bar.set_description(checkpoint.name)
+                _one_checkpoint(task, store, running, checkpoint, units, report, bar)
+    finally:
+        running.close()
+    return report
+
+
+def _by_checkpoint(units: list[Unit]) -> Iterator[tuple[Checkpoint, list[Unit]]]:
+    for _, group in groupby(units, key=lambda unit: unit.checkpoint.index):
+        same = list(group)
+        yield same[0].checkpoint, same
+
+
+def _one_checkpoint(
+    task: Task, store: Store, engine: Engine, checkpoint: Checkpoint, units: list[Unit], report: Report, bar: tqdm[None]
+) -> None:
+    started = time.monotonic()
+    try:
+        engine.load(checkpoint)
+    except CheckpointError as error:
+        report.failures.append(error)
+        bar.update(sum(map(len, units)))
+        return
+    finally:
+        report.seconds["load"] += time.monotonic() - started
+    with store.writer(task, checkpoint.name, provenance(engine, checkpoint)) as writer:
+        for unit in units:
+            _one_unit(task, engine, unit, writer, report)
+            bar.update(len(unit))
+    report.seconds["write"] += writer.seconds
+
+
+def _one_unit(task: Task, engine: Engine, unit: Unit, writer: Writer, report: Report) -> None:
+    started = time.monotonic()
+    try:
+        table = task.run(engine, unit)
+    except Exception as error:
+        error.add_note(f"at checkpoint {unit.checkpoint.name}, chunk {unit.chunk.name}")
+        raise
+    seconds = time.monotonic() - started
+    report.seconds["run"] += seconds
+    report.computed += len(unit)
+    writer.add(unit, table, seconds)
+
+
+def provenance(engine: Engine, checkpoint: Checkpoint) -> dict[str, str]:
+    """What it takes to make the numbers again, beside settings and content."""
+    from analysis360 import __version__
+
+    return {
+        "checkpoint": checkpoint.name,
+        "analysis360": __version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        **engine.describe(),
+    }
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`i/n` -> (i, n) with 0 <= i < n. Raises SelectionError."""
+    try:
+        i, n = (int(part) for part in text.split("/"))
+    except ValueError:
+        raise SelectionError(f"shard {text!r}: expected i/n, such as 0/4") from None
+    if not 0 <= i < n:
+        raise SelectionError(f"shard {text!r}: expected i from 0 to n - 1")
+    return i, n

@@ -1,0 +1,103 @@
+"""Tables for a terminal: the answer to the question asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis360 import summaries
+from analysis360.series import Series
+
+if TYPE_CHECKING:
+    from analysis360.results import MemorizationResult
+
+
+def memorization_table(result: MemorizationResult) -> str:
+    """Per checkpoint and group: sequences, mean score and % extractible with 95 % intervals; then canaries."""
+    how = result.task.how
+    title = f"Memorization of {result.series.name}: k = {how.prompt_tokens}, l = {how.continuation_tokens}, "
+    title += f"{how.engine} {how.dtype}" + (f", as {how.compat} scores" if how.compat else "")
+    frame = result.frame()
+    blocks = [title, "", _groups(result.summary())]
+    if result.series.canaries:
+        blocks += ["", *_canaries(result, frame)]
+    return "\n".join(blocks)
+
+
+def _groups(summary: pd.DataFrame) -> str:
+    rows, previous = [], None
+    for line in summary.itertuples():
+        name = "" if line.ckpt == previous else str(line.ckpt)
+        previous = line.ckpt
+        score = _interval(line.score_mean, line.score_mean_low, line.score_mean_high, 1, 3)
+        share = (line.extractible_share, line.extractible_share_low, line.extractible_share_high)
+        rows.append([name, str(line.group), f"{line.sequences:,}", score, _interval(*share, 100, 1)])
+    return columns(["checkpoint", "group", "sequences", "mean score [95 %]", "extractible, % [95 %]"], rows)
+
+
+def _interval(value: Any, low: Any, high: Any, factor: float, digits: int) -> str:
+    value, low, high = (f"{float(x) * factor:.{digits}f}" for x in (value, low, high))
+    return f"{value} [{low}, {high}]"
+
+
+def _canaries(result: MemorizationResult, frame: pd.DataFrame) -> list[str]:
+    """Canaries at the last checkpoint by repeats, and whether controls stay at chance."""
+    last = str(frame["ckpt"].cat.categories[-1])
+    curves = summaries.canary_curves(frame[frame["ckpt"] == last])
+    rows = []
+    for repeats, group in curves.groupby("repeats"):
+        cells = {str(line.spacing): line for line in group.itertuples()}
+        if "never" in cells:
+            continue
+        rows.append([f"{repeats:g}", *(_cell(cells.get(spacing)) for spacing in ("even", "chunk"))])
+    title = f"Canaries at {last}: rows of random ids, planted a known number of times"
+    lines = [title, columns(["planted", "spread evenly", "within one chunk"], rows)]
+    ordinary = result.series.manifest.canaries.ordinary_ids if result.series.manifest.canaries else None
+    if ordinary:
+        check = summaries.control_check(frame, ordinary, result.task.how.continuation_tokens)
+        lines.append(
+            f"never planted: {int(check['hits'].sum())} of {int(check['tokens_scored'].sum()):,} tokens right, "
+            f"{check['hits_expected'].sum():.1f} expected by chance; inside the 99.9 % binomial interval "
+            f"at {int(check['inside'].sum())} of {len(check)} checkpoints"
+        )
+    return lines
+
+
+def _cell(line: Any) -> str:
+    if line is None:
+        return "-"
+    return f"score {line.score_mean:.2f}, {100 * line.extractible_share:3.0f} % of {line.sequences} extractible"
+
+
+def series_table(series: Series) -> str:
+    """What a series holds."""
+    exposure = series.exposure
+    last = len(series.checkpoints) - 1
+    times = exposure.times(last)
+    rows = [
+        ["checkpoints", f"{len(series.checkpoints)}", f"{series.checkpoints[0].name} to {series.checkpoints[-1].name}"],
+        ["chunks", f"{len(series.chunks)}", f"{series.chunks[0].name} to {series.chunks[-1].name}"],
+        ["held-out chunks", f"{len(series.held_out)}", "never trained on"],
+    ]
+    if series.manifest.canaries:
+        rows.append(["canaries", f"{len(series.manifest.canaries.rows)}", "rows of random ids, planted or never"])
+    seen = f"{int((times > 0).sum())} seen, {int((times == 0).sum())} unseen, {int(np.isnan(times).sum())} unknown"
+    rows.append(["exposure", f"{exposure.tokens(last):,.0f}", f"tokens at the last checkpoint; chunks: {seen}"])
+    rows.append(["compute dtype", series.manifest.model.compute_dtype, "scores are computed in"])
+    return f"{series.name} ({series.root})\n" + columns(["", "", ""], rows).split("\n", 2)[2]
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Left-aligned text columns under a ruled header; columns of numbers are aligned right."""
+    table = [list(header), *map(list, rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    right = [all(row[i].replace(",", "").replace(".", "").isdigit() for row in rows) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True))
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])

