@@ -131,7 +131,7 @@ def write_whole(path: Path, content: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             os.fchmod(file.fileno(), 0o644)  # mkstemp gives 0600, which would hide a figure from its group
-        os.replace(aside, path)
+        Path(aside).replace(path)
     except OSError as error:
         if aside is not None:
             Path(aside).unlink(missing_ok=True)

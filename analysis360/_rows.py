@@ -65,7 +65,7 @@ def chunk_lines(ax: Axes, table: pd.DataFrame, ends: pd.Series, held: pd.DataFra
         x = part["group"].map(column).to_numpy(np.float64)
         _chunk_line(ax, x, part, colour, name if few else None, few)
     if held is not None:
-        width = max(1, len(ends) // 25)
+        width = _column_width(len(ends))
         middle = len(ends) - 1 + 2 * width
         spread = middle + np.linspace(-0.8, 0.8, len(held)) * width if len(held) > 1 else [middle]
         colours = [PROGRESS(i / max(len(held) - 1, 1)) for i in range(len(held))]
@@ -82,7 +82,9 @@ def _chunk_line(ax: Axes, x: Floats, part: pd.DataFrame, colour: Any, label: str
     ax.plot(x[max(last, 0) :], score[max(last, 0) :], color=colour, lw=width * 0.8, ls=":", alpha=0.8)
     if few:
         low, high = 100 * values(part, "score_mean_low"), 100 * values(part, "score_mean_high")
-        ax.fill_between(x, low, high, color=colour, alpha=0.08, lw=0)
+        for side in (seen, ~seen):  # apart, or the step between them would be shaded as if it were uncertain
+            ax.fill_between(x[side], low[side], high[side], color=colour, alpha=0.1, lw=0)
+        ax.vlines(x[last : last + 1], low[last : last + 1], high[last : last + 1], color=colour, lw=1)
     at = part["latest"].to_numpy(bool)
     ax.plot(
         x[at],
@@ -114,7 +116,7 @@ def chunk_heat(
     where = np.array([names.index(str(name)) for name in rows])
     ax.step(np.append(at[:1], at), np.append(where[:1], where + 1) - 0.5, where="post", color="white", lw=1.2)
     if held is not None:
-        width = max(1, len(labels) // 25)
+        width = _column_width(len(labels))
         strip = held.set_index(held["ckpt"].astype(str))["score_mean"].reindex(names).to_numpy(np.float64)
         start = len(labels) - 0.5 + width
         ax.pcolormesh([start, start + 2 * width], y, masked(100 * strip[:, None]), **style)
@@ -125,16 +127,20 @@ def chunk_heat(
     ax.figure.colorbar(mesh, ax=ax, fraction=0.045, pad=0.02).set_label("mean memorization score (%)")
 
 
+def _column_width(groups: int) -> int:
+    """Half the width of the held-out column, in groups."""
+    return max(1, -(-groups // 20))
+
+
 def chunk_ticks(ax: Axes, labels: list[str], held: bool) -> None:
     """Thinned ticks under the groups, always the first and last two kinds of column."""
     seen = len(labels) - (labels[-1] == "not yet")
     kept = [int(i) for i in thin(seen, 12)]
-    width = max(1, len(labels) // 25)
-    # beside a narrow column of its own, the last group's label would collide
-    if seen < len(labels) and width > 1 and len(kept) > 1:
-        kept = kept[:-1]
+    width = _column_width(len(labels))
+    if seen < len(labels) and len(labels) > 12:
+        kept = kept[:-1]  # "not yet" right beside it needs the room
     text = [labels[i] for i in kept]
-    if seen < len(labels) and (width == 1 or not held):
+    if seen < len(labels):
         kept, text = [*kept, seen], [*text, "not yet"]
     if held:
         kept, text = [*kept, len(labels) - 1 + 2 * width], [*text, "held-out"]

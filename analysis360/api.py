@@ -63,7 +63,9 @@ def memorization(
     plan = _plan(series, selected, chunks)
     pieces = _pieces(series, plan)
     panels = {chunk.name: _panel(series, store, chunk, sequences, how) for chunk in pieces}
-    task = Memorization(plan, panels, how, series.manifest.model.eos_token_id, series.manifest.model.pad_token_id)
+    task = Memorization(
+        plan, panels, how, series.manifest.model.eos_token_id, series.manifest.model.pad_token_id
+    )
     report = Report()
     if compute:
         report = sweep(task, store, _opener(how), progress=progress)
@@ -89,7 +91,9 @@ def _opener(how: Settings) -> Callable[[], Engine]:
     return partial(open_engine, how.engine, dtype=how.dtype, max_tokens=how.width)
 
 
-def _plan(series: Series, checkpoints: Sequence[Checkpoint], chunks: Selector) -> list[tuple[Checkpoint, list[Chunk]]]:
+def _plan(
+    series: Series, checkpoints: Sequence[Checkpoint], chunks: Selector
+) -> list[tuple[Checkpoint, list[Chunk]]]:
     """The chunks to score under each checkpoint; `seen` leaves out what is unseen or unknown."""
     selected = series.select_chunks(chunks)
     plan = []

@@ -32,7 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"analysis360: {' '.join(str(error).split())}{f' ({note})' if note else ''}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("analysis360: interrupted; what was finished is stored, run the same command to go on", file=sys.stderr)
+        print(
+            "analysis360: interrupted; what was finished is stored, run the same command to go on",
+            file=sys.stderr,
+        )
         return INTERRUPTED
     except BrokenPipeError:  # `analysis360 series ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -52,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"analysis360 {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _memorization_arguments(_command(commands, "memorization", "continue training sequences and score what is memorized"))
+    _memorization_arguments(
+        _command(commands, "memorization", "continue training sequences and score what is memorized")
+    )
     _figures_arguments(_command(commands, "figures", "draw the figures from stored results"))
     series = _command(commands, "series", "show what a series holds")
     series.add_argument("series", help="folder, manifest or shipped name")
@@ -62,14 +67,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text[0].upper() + text[1:] + ".", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     return parser
 
 
 def _memorization_arguments(parser: argparse.ArgumentParser) -> None:
     _selection_arguments(parser)
-    parser.add_argument("--shard", default="0/1", metavar="i/n", help="every n-th checkpoint from the i-th, from 0")
+    parser.add_argument(
+        "--shard", default="0/1", metavar="i/n", help="every n-th checkpoint from the i-th, from 0"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=_memorization)
 
@@ -88,7 +98,12 @@ def _selection_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sequences", type=int, default=1000, metavar="N", help="sequences a chunk, at most")
     add("--prompt-tokens", type=int, default=32, metavar="K", help="ids given")
     add("--continuation-tokens", type=int, default=32, metavar="L", help="ids asked for")
-    add("--engine", default="auto", choices=("auto", "vllm", "torch"), help="auto: vllm on a GPU, otherwise torch")
+    add(
+        "--engine",
+        default="auto",
+        choices=("auto", "vllm", "torch"),
+        help="auto: vllm on a GPU, otherwise torch",
+    )
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="compute dtype (default: the manifest's)")
     add("--seed", type=int, default=0, help="master seed of the panels")
     add("--compat", choices=("analysis360",), help="score as the published code does: stop at EOS and pad")
@@ -98,7 +113,8 @@ def _selection_arguments(parser: argparse.ArgumentParser) -> None:
 def _result(parsed: argparse.Namespace, *, compute: bool) -> MemorizationResult:
     from analysis360.api import memorization
 
-    names = "chunks sequences prompt_tokens continuation_tokens engine dtype seed compat out".split()
+    names = ["chunks", "sequences", "prompt_tokens", "continuation_tokens"]
+    names += ["engine", "dtype", "seed", "compat", "out"]
     options = {name: getattr(parsed, name) for name in names}
     if compute:
         options |= {"shard": parsed.shard, "progress": not parsed.quiet}

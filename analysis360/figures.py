@@ -225,7 +225,7 @@ def plot_canaries(
 ) -> tuple[Axes, Axes]:
     """Recall of canaries over training, planted evenly (left) or in one chunk (right), by times planted.
 
-    `curves` is `summaries.canary_curves(...)`; canaries never planted are dashed grey in both panels. 
+    `curves` is `summaries.canary_curves(...)`; canaries never planted are dashed grey in both panels.
     Triangles at the foot mark the first planting.  `control`, if given, is `summaries.control_check(...)`:
     the share of tokens that chance alone explains is shaded, and checkpoints outside it are ringed.
     """
@@ -242,7 +242,7 @@ def plot_canaries(
             if part.empty:
                 continue
             colour = PROGRESS(i / max(len(counts) - 1, 1))
-            label, x = f"{repeats:g}x", values(part, "tokens")
+            label, x = f"{repeats:g} ×", values(part, "tokens")
             marker = "o" if len(part) <= 40 else ""
             ax.plot(
                 x, 100 * values(part, "score_mean"), color=colour, lw=1.6, marker=marker, ms=3.5, label=label

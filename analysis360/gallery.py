@@ -21,7 +21,9 @@ def draw_all(result: MemorizationResult, to: Path) -> Iterator[Path]:
     try:
         to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"figures folder {to} is not writable: {error.strerror}; choose another --to") from None
+        raise StoreError(
+            f"figures folder {to} is not writable: {error.strerror}; choose another --to"
+        ) from None
     for name, draw in _drawings(result).items():
         axes = draw()
         figure = axes.get_figure()
@@ -50,6 +52,8 @@ def _drawings(result: MemorizationResult) -> dict[str, Callable[[], Axes]]:
 def _canaries(result: MemorizationResult, frame: pd.DataFrame) -> Axes:
     listed = result.series.manifest.canaries
     ordinary = listed.ordinary_ids if listed else None
-    check = summaries.control_check(frame, ordinary, result.task.how.continuation_tokens) if ordinary else None
+    check = (
+        summaries.control_check(frame, ordinary, result.task.how.continuation_tokens) if ordinary else None
+    )
     axes = figures.plot_canaries(summaries.canary_curves(frame), check)
     return axes[0] if isinstance(axes, tuple | list) else axes

@@ -62,7 +62,9 @@ def draw_panel(chunk: Chunk, *, n: int, width: int, seed: int, vocabulary: int, 
         raise DataError(f"chunk {chunk.name}: {chunk.path} cannot be read: {error.strerror}") from None
     ids = np.array([row_ids for _, row_ids, _ in picked], dtype=np.int32).reshape(len(picked), width)
     rows = np.array([row for row, _, _ in picked], dtype=np.int64)
-    return Panel(ids, rows, np.array([source for _, _, source in picked], dtype=np.str_), first_position(ids, eos))
+    return Panel(
+        ids, rows, np.array([source for _, _, source in picked], dtype=np.str_), first_position(ids, eos)
+    )
 
 
 def first_position(ids: NDArray[np.int32], token: int | None) -> NDArray[np.int32]:
@@ -79,7 +81,9 @@ def ranked(count: int, seed: int, identity: str) -> NDArray[np.int64]:
     """
     stream = int(digest_key(seed, identity), 16)
     with np.errstate(over="ignore"):
-        z = np.uint64(stream) + (np.arange(count, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = np.uint64(stream) + (np.arange(count, dtype=np.uint64) + np.uint64(1)) * np.uint64(
+            0x9E3779B97F4A7C15
+        )
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
@@ -100,11 +104,18 @@ def line_starts(file: BinaryIO) -> NDArray[np.int64]:
         ends.append(np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == 10) + size + 1)
         size += len(block)
     starts = np.concatenate([np.zeros(1, dtype=np.int64), *ends])
-    return starts[starts < size]
+    inside: NDArray[np.int64] = starts[starts < size]
+    return inside
 
 
 def _pick(
-    file: BinaryIO, chunk: Chunk, starts: NDArray[np.int64], order: NDArray[np.int64], n: int, width: int, vocabulary: int
+    file: BinaryIO,
+    chunk: Chunk,
+    starts: NDArray[np.int64],
+    order: NDArray[np.int64],
+    n: int,
+    width: int,
+    vocabulary: int,
 ) -> Iterator[tuple[int, list[int], str]]:
     found = 0
     for row in order:
@@ -138,6 +149,7 @@ def checked(ids: list[int], width: int, vocabulary: int, where: str) -> list[int
         if type(token) is not int:
             raise DataError(f"{where}: id {token!r} at position {position} is not an integer")
         if not 0 <= token < vocabulary:
-            raise DataError(f"{where}: id {token} at position {position}; the vocabulary has {vocabulary} ids")
+            raise DataError(
+                f"{where}: id {token} at position {position}; the vocabulary has {vocabulary} ids"
+            )
     return ids[:width]
-

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,8 @@ from analysis360.tasks.memorization import Memorization, score_in_document, unpa
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Value = Literal["score", "extractible"]
+SeenBy = Literal["both", "all"]
 ROLES = ("train", "held-out", "canary")
 SPACINGS = ("even", "chunk", "never")
 MIXABLE = ("engine", "device", "machine", "analysis360")
@@ -53,7 +55,8 @@ class MemorizationResult:
         how = self.task.how
         return (
             f"MemorizationResult({self.series.name!r}: {len(self):,} rows, {len(self.checkpoints)} checkpoints, "
-            f"{len(self.chunks)} chunks, k = {how.prompt_tokens}, l = {how.continuation_tokens}, {how.engine} {how.dtype})"
+            f"{len(self.chunks)} chunks, k = {how.prompt_tokens}, l = {how.continuation_tokens}, "
+            f"{how.engine} {how.dtype})"
         )
 
     @cached_property
@@ -66,7 +69,12 @@ class MemorizationResult:
         units = [(place[u.checkpoint.name], order[u.chunk.name]) for u in self.task.units()]
         ckpt, chunk = np.array(units, dtype=np.int64)[self.rows["unit"].to_numpy()].T
         position = self.rows["position"].to_numpy()
-        return {"ckpt": ckpt, "chunk": chunk, "position": position, "sequence": self._offsets[chunk] + position}
+        return {
+            "ckpt": ckpt,
+            "chunk": chunk,
+            "position": position,
+            "sequence": self._offsets[chunk] + position,
+        }
 
     @cached_property
     def _panels(self) -> list[Panel]:
@@ -95,7 +103,9 @@ class MemorizationResult:
         frame = pd.DataFrame(
             {
                 "ckpt": _categories(c["ckpt"], [x.name for x in self.checkpoints]),
-                "tokens": np.array([self.series.exposure.tokens(x.index) for x in self.checkpoints])[c["ckpt"]],
+                "tokens": np.array([self.series.exposure.tokens(x.index) for x in self.checkpoints])[
+                    c["ckpt"]
+                ],
                 "chunk": _categories(c["chunk"], [x.name for x in self.chunks]),
                 "role": _categories(np.array([ROLES.index(x.role) for x in self.chunks])[c["chunk"]], ROLES),
                 "position": c["position"],
@@ -109,7 +119,9 @@ class MemorizationResult:
                 **self._canaries(),
             }
         )
-        return frame.iloc[np.lexsort((c["position"], c["chunk"], c["ckpt"]))].reset_index(drop=True)
+        order = np.lexsort((c["position"], c["chunk"], c["ckpt"]))
+        ordered: pd.DataFrame = frame.iloc[order].reset_index(drop=True)
+        return ordered
 
     def _exposure(self) -> dict[str, NDArray[Any]]:
         """Joined when reading, never stored: exposures, first_seen, done, tokens_since of every row."""
@@ -178,12 +190,11 @@ class MemorizationResult:
 
         The columns are (chunk, position), in series order. Values are float32.
         """
-        frame, c = self.frame(), self._columns
+        frame = self.frame()
         sizes = [len(panel) for panel in self._panels]
         values = np.full((len(self.checkpoints), sum(sizes)), np.nan, np.float32)
         sequence = self._offsets[frame["chunk"].cat.codes.to_numpy()] + frame["position"].to_numpy()
         values[frame["ckpt"].cat.codes.to_numpy(), sequence] = frame[value].to_numpy(dtype=np.float32)
-        del c
         chunk = np.repeat([x.name for x in self.chunks], sizes)
         position = np.concatenate([np.arange(size) for size in sizes])
         columns = pd.MultiIndex.from_arrays([chunk, position], names=["chunk", "position"])
@@ -198,7 +209,7 @@ class MemorizationResult:
         """Per checkpoint and group: n, mean score and extractible share with 95 % intervals."""
         return summaries.summary(self.frame(), self.chunks_in_series)
 
-    def correlation(self, value: str = "score", seen_by: str = "both") -> summaries.Correlations:
+    def correlation(self, value: Value = "score", seen_by: SeenBy = "both") -> summaries.Correlations:
         """Checkpoint by checkpoint correlation over sequences (Figure 9)."""
         return summaries.correlations(self.frame(), value, seen_by)
 
@@ -206,7 +217,9 @@ class MemorizationResult:
         """Figure 7: the distribution over the l + 1 scores of each checkpoint, seen chunks only."""
         from analysis360 import figures
 
-        return figures.plot_distribution(summaries.distribution(self.frame(), self.task.how.continuation_tokens), ax)
+        return figures.plot_distribution(
+            summaries.distribution(self.frame(), self.task.how.continuation_tokens), ax
+        )
 
     def plot_chunks(self, ax: Axes | None = None) -> Axes:
         """Figure 8: score by group of chunks, one line a checkpoint."""
@@ -214,7 +227,7 @@ class MemorizationResult:
 
         return figures.plot_chunks(summaries.chunk_groups(self.frame()), ax)
 
-    def plot_correlation(self, value: str = "score", ax: Axes | None = None) -> Axes:
+    def plot_correlation(self, value: Value = "score", ax: Axes | None = None) -> Axes:
         """Figure 9: checkpoint by checkpoint correlation."""
         from analysis360 import figures
 
@@ -256,5 +269,5 @@ def read_metrics(series: Series) -> pd.DataFrame | None:
         return pd.DataFrame([json.loads(line) for line in file])
 
 
-def _categories(codes: NDArray[Any], names: Sequence[str]) -> pd.Categorical:
-    return pd.Categorical.from_codes(codes, list(names), ordered=True)
+def _categories(codes: NDArray[np.int64], names: Sequence[str]) -> Any:
+    return pd.Categorical.from_codes(codes, pd.Index(list(names)), ordered=True)

@@ -64,7 +64,9 @@ class Store:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise StoreError(f"results folder {self.path} is not writable: {error.strerror}; choose another --out") from None
+            raise StoreError(
+                f"results folder {self.path} is not writable: {error.strerror}; choose another --out"
+            ) from None
 
     def folder(self, task: Task) -> Path:
         """Where results of a task under its settings live."""
@@ -159,10 +161,17 @@ class Writer:
         names = {"series": self._series, "chunk": unit.chunk.name}
         digests = {"ckpt_digest": unit.key.ckpt_digest, "chunk_digest": unit.key.chunk_digest}
         for name, value in {**names, **digests}.items():
-            column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), np.int32)), pa.array([value]))
+            column = pa.DictionaryArray.from_arrays(
+                pa.array(np.zeros(len(table), np.int32)), pa.array([value])
+            )
             table = table.append_column(name, column)
         self._tables.append(table)
-        entry = {"chunk": unit.chunk.name, "start": unit.start, "stop": unit.stop, "seconds": round(seconds, 4)}
+        entry = {
+            "chunk": unit.chunk.name,
+            "start": unit.start,
+            "stop": unit.stop,
+            "seconds": round(seconds, 4),
+        }
         self._units.append({**entry, **digests})
         if time.monotonic() - self._last > FLUSH_SECONDS:
             self._flush()
@@ -222,14 +231,18 @@ def _read_part(part: Path) -> pa.Table:
             names = [n for n in file.schema_arrow.names if n not in NAMING]
             return file.read(columns=names).replace_schema_metadata(None)
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{part} cannot be read: {error}; move it away and its units are computed again") from None
+        raise StoreError(
+            f"{part} cannot be read: {error}; move it away and its units are computed again"
+        ) from None
 
 
 def _panel_table(panel: Panel) -> pa.Table:
     ids = pa.FixedSizeListArray.from_arrays(pa.array(panel.ids.reshape(-1)), panel.ids.shape[1])
     sources = pa.array(panel.sources.tolist(), pa.string()).dictionary_encode()
     columns = {"row": pa.array(panel.rows), "source": sources, "first_eos": pa.array(panel.first_eos)}
-    return pa.table({"position": pa.array(np.arange(len(panel), dtype=np.int32)), **columns, "token_ids": ids})
+    return pa.table(
+        {"position": pa.array(np.arange(len(panel), dtype=np.int32)), **columns, "token_ids": ids}
+    )
 
 
 def _read_panel(file: Path) -> tuple[Panel, int]:
@@ -242,7 +255,9 @@ def _read_panel(file: Path) -> tuple[Panel, int]:
     ids = table["token_ids"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     columns = {name: table[name].to_numpy() for name in ("row", "first_eos")}
     sources = np.array(table["source"].to_pylist(), dtype=np.str_)
-    return Panel(ids.reshape(len(table), width).astype(np.int32), columns["row"], sources, columns["first_eos"]), asked
+    return Panel(
+        ids.reshape(len(table), width).astype(np.int32), columns["row"], sources, columns["first_eos"]
+    ), asked
 
 
 def _write(path: Path, tables: Sequence[pa.Table], footer: dict[str, Any]) -> None:
@@ -255,7 +270,9 @@ def _write(path: Path, tables: Sequence[pa.Table], footer: dict[str, Any]) -> No
         with aside.open("wb") as file:
             with pq.ParquetWriter(file, schema, compression="zstd") as writer:
                 for table in tables:
-                    writer.write_table(table.replace_schema_metadata(metadata), row_group_size=max(len(table), 1))
+                    writer.write_table(
+                        table.replace_schema_metadata(metadata), row_group_size=max(len(table), 1)
+                    )
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

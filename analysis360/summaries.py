@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -114,7 +114,7 @@ def summary(frame: pd.DataFrame, chunks_in_series: Mapping[str, int]) -> pd.Data
 def distribution(
     frame: pd.DataFrame,
     continuation_tokens: int,
-    chunks: Literal["seen", "not yet trained", "held-out"] = "seen",
+    chunks: str = "seen",
 ) -> pd.DataFrame:
     """Distribution of the memorization score over its l + 1 values for each checkpoint (Figure 7).
 
@@ -150,16 +150,16 @@ def distribution(
     )
 
 
-def chunk_groups(frame: pd.DataFrame, intervals: bool = True) -> pd.DataFrame:
+def chunk_groups(frame: pd.DataFrame, intervals: bool | None = None) -> pd.DataFrame:
     """Mean score of each checkpoint on train chunks grouped by when they were first trained on (Figure 8).
 
     Group g holds the chunks first trained on after checkpoint g - 1 and by checkpoint g of those in the
     frame; the last group those not trained on by the last one.  Chunks of unknown exposure are left out.
     `latest` marks each checkpoint's last seen group that holds sequences.  Intervals resample chunks, or
-    the sequences of a group with one chunk; `intervals=False` leaves them NaN, for hundreds of checkpoints.
-    Columns: ckpt, tokens, group, group_label, group_tokens (trained by the group's end; NaN for the last),
-    sequences, chunks, score_mean and extractible_share (each with _low, _high), score_interval,
-    extractible_interval, seen, latest; a row per non-empty (ckpt, group).
+    the sequences of a group with one chunk; `intervals=False` leaves them NaN, and so does None beyond 40
+    checkpoints. Columns: ckpt, tokens, group, group_label, group_tokens (trained by the group's end; NaN
+    for the last), sequences, chunks, score_mean and extractible_share (each with _low, _high),
+    score_interval, extractible_interval, seen, latest; a row per non-empty (ckpt, group).
     """
     require(frame, "role exposures first_seen done score extractible")
     ckpts, chunks = axis_of(frame, "ckpt"), axis_of(frame, "chunk")
@@ -170,10 +170,11 @@ def chunk_groups(frame: pd.DataFrame, intervals: bool = True) -> pd.DataFrame:
     # a chunk belongs to the first checkpoint that has seen it; NaN here means never, as unknown ones are out
     group = np.searchsorted(np.maximum.accumulate(done), np.where(np.isnan(first), np.inf, first))
     ends = np.append(tokens, np.nan)
+    bounds = len(ckpts) <= 40 if intervals is None else intervals
     rows: list[dict[str, Any]] = []
     for k in range(len(ckpts)):
         for g in np.unique(group):
-            if measures := cells.measures(k, group == g, complete=False, bounds=intervals):
+            if measures := cells.measures(k, group == g, complete=False, bounds=bounds):
                 rows.append({"ckpt": k, "tokens": tokens[k], "group": g, "group_tokens": ends[g], **measures})
     columns = ["ckpt", "tokens", "group", "group_label", "group_tokens", *MEASURES]
     table = pd.DataFrame(rows, columns=columns)
@@ -313,8 +314,8 @@ def control_check(
 
 def correlations(
     frame: pd.DataFrame,
-    value: Literal["score", "extractible"] = "score",
-    seen_by: Literal["both", "all"] = "both",
+    value: str = "score",
+    seen_by: str = "both",
 ) -> Correlations:
     """Correlation between checkpoints over train sequences both had been trained on (Figure 9).
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
+from typing import Any
 
 from tqdm import tqdm
 
@@ -27,7 +28,9 @@ class Report:
     """Sequences that were in the store already."""
     computed: int = 0
     """Sequences scored by this run."""
-    seconds: dict[str, float] = field(default_factory=lambda: {"start": 0.0, "load": 0.0, "run": 0.0, "write": 0.0})
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"start": 0.0, "load": 0.0, "run": 0.0, "write": 0.0}
+    )
     failures: list[CheckpointError] = field(default_factory=list)
 
     def line(self) -> str:
@@ -54,7 +57,9 @@ def sweep(task: Task, store: Store, engine: Callable[[], Engine], *, progress: b
     running = engine()
     report.seconds["start"] = time.monotonic() - started
     try:
-        with tqdm(total=sum(map(len, missing)), unit="seq", disable=None if progress else True, leave=False) as bar:
+        with tqdm(
+            total=sum(map(len, missing)), unit="seq", disable=None if progress else True, leave=False
+        ) as bar:
             for checkpoint, units in _by_checkpoint(missing):
                 bar.set_description(checkpoint.name)
                 _one_checkpoint(task, store, running, checkpoint, units, report, bar)
@@ -70,7 +75,13 @@ def _by_checkpoint(units: list[Unit]) -> Iterator[tuple[Checkpoint, list[Unit]]]
 
 
 def _one_checkpoint(
-    task: Task, store: Store, engine: Engine, checkpoint: Checkpoint, units: list[Unit], report: Report, bar: tqdm[None]
+    task: Task,
+    store: Store,
+    engine: Engine,
+    checkpoint: Checkpoint,
+    units: list[Unit],
+    report: Report,
+    bar: tqdm[Any],
 ) -> None:
     started = time.monotonic()
     try:

@@ -28,10 +28,10 @@ def memorization_table(result: MemorizationResult) -> str:
 
 
 def _groups(summary: pd.DataFrame) -> str:
-    rows, previous = [], None
+    rows, previous = [], ""
     for line in summary.itertuples():
-        name = "" if line.ckpt == previous else str(line.ckpt)
-        previous = line.ckpt
+        name = "" if str(line.ckpt) == previous else str(line.ckpt)
+        previous = str(line.ckpt)
         score = _interval(line.score_mean, line.score_mean_low, line.score_mean_high, 1, 3)
         share = (line.extractible_share, line.extractible_share_low, line.extractible_share_high)
         rows.append([name, str(line.group), f"{line.sequences:,}", score, _interval(*share, 100, 1)])
@@ -69,7 +69,9 @@ def _canaries(result: MemorizationResult, frame: pd.DataFrame) -> list[str]:
 def _cell(line: Any) -> str:
     if line is None:
         return "-"
-    return f"score {line.score_mean:.2f}, {100 * line.extractible_share:3.0f} % of {line.sequences} extractible"
+    return (
+        f"score {line.score_mean:.2f}, {100 * line.extractible_share:3.0f} % of {line.sequences} extractible"
+    )
 
 
 def series_table(series: Series) -> str:
@@ -78,14 +80,22 @@ def series_table(series: Series) -> str:
     last = len(series.checkpoints) - 1
     times = exposure.times(last)
     rows = [
-        ["checkpoints", f"{len(series.checkpoints)}", f"{series.checkpoints[0].name} to {series.checkpoints[-1].name}"],
+        [
+            "checkpoints",
+            f"{len(series.checkpoints)}",
+            f"{series.checkpoints[0].name} to {series.checkpoints[-1].name}",
+        ],
         ["chunks", f"{len(series.chunks)}", f"{series.chunks[0].name} to {series.chunks[-1].name}"],
         ["held-out chunks", f"{len(series.held_out)}", "never trained on"],
     ]
     if series.manifest.canaries:
-        rows.append(["canaries", f"{len(series.manifest.canaries.rows)}", "rows of random ids, planted or never"])
+        rows.append(
+            ["canaries", f"{len(series.manifest.canaries.rows)}", "rows of random ids, planted or never"]
+        )
     seen = f"{int((times > 0).sum())} seen, {int((times == 0).sum())} unseen, {int(np.isnan(times).sum())} unknown"
-    rows.append(["exposure", f"{exposure.tokens(last):,.0f}", f"tokens at the last checkpoint; chunks: {seen}"])
+    rows.append(
+        ["exposure", f"{exposure.tokens(last):,.0f}", f"tokens at the last checkpoint; chunks: {seen}"]
+    )
     rows.append(["compute dtype", series.manifest.model.compute_dtype, "scores are computed in"])
     return f"{series.name} ({series.root})\n" + columns(["", "", ""], rows).split("\n", 2)[2]
 
@@ -94,7 +104,9 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Left-aligned text columns under a ruled header; columns of numbers are aligned right."""
     table = [list(header), *map(list, rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
-    right = [all(row[i].replace(",", "").replace(".", "").isdigit() for row in rows) for i in range(len(header))]
+    right = [
+        all(row[i].replace(",", "").replace(".", "").isdigit() for row in rows) for i in range(len(header))
+    ]
 
     def line(row: Sequence[str]) -> str:
         cells = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True))

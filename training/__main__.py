@@ -70,8 +70,8 @@ def _run(out: Path) -> str:
             raise TrainingError(
                 out / name, expected="the file that was prepared", found="another or none", fix=fix
             )
-        # Threads of torch that wait without spinning: on busy cores that is several times as fast. Torch reads it
-        # when it is loaded, which takes seconds, and is left to here.
+        # Threads of torch that wait without spinning: on busy cores that is several times as fast. Torch
+        # reads it when it is loaded; that takes seconds, and is left to here.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from training.train import train
 

@@ -1,7 +1,7 @@
 """Canaries: rows of random ids, planted a known number of times, so that what is remembered was memorised.
 
-Nothing but having seen it predicts such a row. `even` canaries come back all through training, `chunk` canaries
-have all their plantings in one chunk, and `never` canaries have none.
+Nothing but having seen it predicts such a row. `even` canaries come back all through training, `chunk`
+canaries have all their plantings in one chunk, and `never` canaries have none.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -64,9 +64,13 @@ def plan(recipe: Recipe) -> list[Canary]:
 def _one_chunk(
     recipe: Recipe, index: int, repeats: int, taken: set[int], generator: np.random.Generator
 ) -> list[int]:
-    """Random rows of a chunk of its own; no chunk of the first and last sixth, to show a before and an after."""
-    edge = recipe.data.chunks // 6
-    chunk = edge + index * (recipe.data.chunks - 2 * edge) // recipe.canaries.in_one_chunk
+    """Random rows of a chunk of its own.
+
+    The first third of the chunks has none, for the model is still too young to remember much, nor have the
+    last two: every canary has a before and an after.
+    """
+    first = recipe.data.chunks // 3
+    chunk = first + index * recipe.free_chunks // recipe.canaries.in_one_chunk
     rows = generator.choice(recipe.data.rows, size=repeats, replace=False)
     return [chunk * recipe.data.rows + int(row) for row in rows]
 
@@ -74,7 +78,7 @@ def _one_chunk(
 def _evenly(
     recipe: Recipe, index: int, repeats: int, taken: set[int], generator: np.random.Generator
 ) -> list[int]:
-    """Equal steps through all rows from a random start; a row that is taken gives way to the next free one."""
+    """Equal steps through all rows from a random start; from a row that is taken, on to the next free one."""
     total = recipe.data.total_rows
     start = generator.random()
     rows: list[int] = []

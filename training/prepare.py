@@ -19,7 +19,7 @@ from training.tokenizer import tokenizer_files, train_tokenizer
 
 __all__ = ["build", "prepare"]
 
-# Text enough for any budget: a token of a vocabulary of some thousands is about three bytes, so six are too many.
+# Text enough for any budget: a token of a vocabulary of some thousands is about three bytes.
 _BYTES_A_TOKEN = 6
 
 
@@ -56,13 +56,16 @@ def build(recipe: Recipe) -> dict[str, bytes]:
     files |= cut(ids, sources, recipe.data.rows, recipe.data.chunks, TRAIN)
     files |= cut(ids_aside, sources_aside, recipe.data.rows, recipe.data.held_out_chunks, HELD_OUT)
     files[CANARIES.format(index=0)] = row_lines(canary_rows, [SOURCE] * len(canaries))
-    counts = {name: {"documents": used[name], "held_out_documents": used_aside[name]} for name in used} | {
-        SOURCE: {}
-    }
+    counts: dict[str, Any] = {}
     kept_aside = sources_aside[: recipe.data.held_out_chunks * recipe.data.rows]
-    for name, count in counts.items():
-        count |= {"rows": sources.count(name), "held_out_rows": kept_aside.count(name)}
-        count |= {"tokens": count["rows"] * recipe.data.row_tokens}
+    for name in [*used, SOURCE]:
+        rows = sources.count(name)
+        here = {
+            "rows": rows,
+            "tokens": rows * recipe.data.row_tokens,
+            "held_out_rows": kept_aside.count(name),
+        }
+        counts[name] = here | {"documents": used.get(name, 0), "held_out_documents": used_aside.get(name, 0)}
     files[REPORT] = _report(recipe, counts, canaries, files)
     return files
 

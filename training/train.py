@@ -1,7 +1,7 @@
 """The training loop, top to bottom: rows in, checkpoints out.
 
-Everything follows from the recipe's seed and the position: rows are taken in file order, chunk by chunk, and a
-run that was killed goes on from its last checkpoint with the same bits.
+Everything follows from the recipe's seed and the position: rows are taken in file order, chunk by chunk, and
+a run that was killed goes on from its last checkpoint with the same bits.
 """
 
 import json
@@ -116,7 +116,7 @@ def new_model(shape: Model, vocabulary: int) -> LlamaForCausalLM:
         dtype="float32",
         architectures=["LlamaForCausalLM"],
     )
-    return LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    return LlamaForCausalLM(config)
 
 
 def new_optimizer(model: LlamaForCausalLM, loop: Loop) -> torch.optim.Optimizer:

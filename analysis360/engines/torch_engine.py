@@ -104,7 +104,9 @@ class TorchEngine:
 
     def _ready(self, ids: Ids) -> Any:
         if self._loaded is None:
-            raise EngineError("no checkpoint is loaded: call load(checkpoint) first, and again after a failed load")
+            raise EngineError(
+                "no checkpoint is loaded: call load(checkpoint) first, and again after a failed load"
+            )
         if ids.ndim != 2:
             raise EngineError(f"expected ids of shape [batch, length], found {list(ids.shape)}")
         return self._model
@@ -124,8 +126,12 @@ def _empty_model(checkpoint: Checkpoint, dtype: str) -> Any:
         config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=getattr(torch, dtype), trust_remote_code=False
+            )
     except (ValueError, KeyError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"checkpoint {checkpoint.name}: no model for its config.json: {reason}") from None
+        raise CheckpointError(
+            f"checkpoint {checkpoint.name}: no model for its config.json: {reason}"
+        ) from None
     return model.eval()

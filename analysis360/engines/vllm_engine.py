@@ -125,7 +125,9 @@ class VllmEngine:
 
     def _submit(self, ids: Ids, params: Any) -> list[Any]:
         if self._llm is None or self._loaded is None:
-            raise EngineError("no checkpoint is loaded: call load(checkpoint) first, and again after a failed load")
+            raise EngineError(
+                "no checkpoint is loaded: call load(checkpoint) first, and again after a failed load"
+            )
         if ids.ndim != 2:
             raise EngineError(f"expected ids of shape [batch, length], found {list(ids.shape)}")
         prompts = [{"prompt_token_ids": row} for row in ids.tolist()]

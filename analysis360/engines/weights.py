@@ -47,10 +47,14 @@ def check_shapes(checkpoint: Checkpoint, expected: Shapes, optional: frozenset[s
                 continue
             raise CheckpointError(f"{where}: tensor {name} is missing; fetch or save the checkpoint again")
         if found[name] != shape:
-            raise CheckpointError(f"{where}: tensor {name} is {list(found[name])}; the series has {list(shape)}")
+            raise CheckpointError(
+                f"{where}: tensor {name} is {list(found[name])}; the series has {list(shape)}"
+            )
     for name in found.keys() - expected.keys() - optional:
         if not name.endswith("rotary_emb.inv_freq"):  # older files store this derived buffer
-            raise CheckpointError(f"{where}: tensor {name} is not part of the model {checkpoint.config['model_type']}")
+            raise CheckpointError(
+                f"{where}: tensor {name} is not part of the model {checkpoint.config['model_type']}"
+            )
 
 
 def check_config(checkpoint: Checkpoint, first: Checkpoint) -> None:
@@ -84,4 +88,6 @@ def _unpickle(checkpoint: Checkpoint, file: str) -> dict[str, torch.Tensor]:
     try:
         return dict(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
     except Exception as error:  # torch raises many kinds here; each means the same to the reader
-        raise CheckpointError(f"checkpoint {checkpoint.name}: {file} cannot be read as weights: {error}") from None
+        raise CheckpointError(
+            f"checkpoint {checkpoint.name}: {file} cannot be read as weights: {error}"
+        ) from None

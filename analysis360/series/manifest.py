@@ -118,7 +118,8 @@ def _manifest(raw: dict[str, Any], path: Path) -> Manifest:
         if key in raw and "rows" in raw[key]:
             rows = [_record(Canary, row, f"{path} [[canaries.rows]]") for row in raw[key]["rows"]]
             raw[key] = raw[key] | {"rows": rows}
-    parsed = {key: _record(kind, raw[key], f"{path} [{key}]") for key, kind in sections.items() if key in raw}
+    parsed: dict[str, Any] = {
+        key: _record(kind, raw[key], f"{path} [{key}]") for key, kind in sections.items() if key in raw}
     manifest = _record(Manifest, raw | parsed, str(path))
     _check(manifest, path)
     return manifest
@@ -151,11 +152,14 @@ def _check(manifest: Manifest, path: Path) -> None:
     done = manifest.exposure.done
     if done is not None and len(done) != manifest.checkpoints.count:
         raise SeriesError(
-            f"{path} [exposure]: `done` has {len(done)} entries; the series has {manifest.checkpoints.count} checkpoints"
+            f"{path} [exposure]: `done` has {len(done)} entries; "
+            f"the series has {manifest.checkpoints.count} checkpoints"
         )
     for chunk in manifest.exposure.order:
         if chunk is not None and not 0 <= chunk < manifest.data.count:
-            raise SeriesError(f"{path} [exposure]: chunk {chunk} in `order`; the series has {manifest.data.count}")
+            raise SeriesError(
+                f"{path} [exposure]: chunk {chunk} in `order`; the series has {manifest.data.count}"
+            )
 
 
 def _check_files(files: Files, path: Path) -> None:

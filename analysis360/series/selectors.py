@@ -27,7 +27,9 @@ def select(selector: Selector, names: Sequence[str], *, what: str = "checkpoint"
     for item in _items(selector):
         chosen.update(_resolve(item, names, what))
     if not chosen:
-        raise SelectionError(f"{what} selector {selector!r} is empty; expected for example 0:{len(names)} or -1")
+        raise SelectionError(
+            f"{what} selector {selector!r} is empty; expected for example 0:{len(names)} or -1"
+        )
     return sorted(chosen)
 
 
@@ -45,7 +47,9 @@ def _resolve(item: str | int | slice, names: Sequence[str], what: str) -> Iterab
     if isinstance(item, str) and ":" in item:
         parts = item.split(":")
         if len(parts) > 3:
-            raise SelectionError(f"{what} selector {item!r}: expected start:stop:step, found {len(parts)} parts")
+            raise SelectionError(
+                f"{what} selector {item!r}: expected start:stop:step, found {len(parts)} parts"
+            )
         start, stop = (_position(part, names, what, slicing=True) if part else None for part in parts[:2])
         step = _integer(parts[2], item, what) if len(parts) == 3 and parts[2] else None
         return _slice(slice(start, stop, step), item, names, what)

@@ -64,7 +64,9 @@ class Checkpoint:
             single = self.path / f"{stem}.{suffix}"
             if single.exists():
                 return [single]
-        raise CheckpointError(f"checkpoint {self.name}: no model.safetensors or pytorch_model.bin in {self.path}")
+        raise CheckpointError(
+            f"checkpoint {self.name}: no model.safetensors or pytorch_model.bin in {self.path}"
+        )
 
     def _shards(self, index: Path) -> list[Path]:
         try:
@@ -73,7 +75,9 @@ class Checkpoint:
             raise CheckpointError(f"checkpoint {self.name}: {index} cannot be read: {error!r}") from None
         for name in names:
             if Path(name).name != name:
-                raise CheckpointError(f"checkpoint {self.name}: {index.name} names a shard outside its folder: {name!r}")
+                raise CheckpointError(
+                    f"checkpoint {self.name}: {index.name} names a shard outside its folder: {name!r}"
+                )
             if not (self.path / name).exists():
                 raise CheckpointError(f"checkpoint {self.name}: shard {name} of {index.name} is missing")
         return [self.path / name for name in names]
@@ -163,7 +167,9 @@ def open_series(source: str | Path) -> Series:
 def shipped_series() -> list[str]:
     """Names of the manifests that ship with the package."""
     folder = resources.files("analysis360.series")
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
+    )
 
 
 def _build(manifest: Manifest, root: Path) -> Series:
@@ -173,7 +179,8 @@ def _build(manifest: Manifest, root: Path) -> Series:
     if manifest.canaries is not None:
         canaries = _chunks(Files(manifest.canaries.path, 1), root, "canary")
     checkpoints = tuple(
-        Checkpoint(Path(path).name, index, root / path) for index, path in enumerate(manifest.checkpoints.paths())
+        Checkpoint(Path(path).name, index, root / path)
+        for index, path in enumerate(manifest.checkpoints.paths())
     )
     if not checkpoints:
         raise SeriesError(f"series {manifest.name}: the manifest lists no checkpoints; train some first")

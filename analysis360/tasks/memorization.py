@@ -119,21 +119,26 @@ def match_table(truth: Ids, generated: Ids, start: int = 0) -> pa.Table:
 
 def exact_prefix(match: Bools) -> NDArray[np.int64]:
     """[n] leading True of each row of match [n, l]."""
-    return np.minimum.accumulate(match, axis=1).sum(axis=1)
+    leading: NDArray[np.int64] = np.minimum.accumulate(match, axis=1).sum(axis=1)
+    return leading
 
 
 def pack(match: Bools) -> pa.Array:
     """Match bits [n, l] as n binary values of ceil(l / 8) bytes; bit i of byte j is token 8 j + i."""
     packed = np.packbits(match, axis=1, bitorder="little")
     size = packed.shape[1]
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(size), len(packed), [None, pa.py_buffer(packed.tobytes())])
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(size), len(packed), [None, pa.py_buffer(packed.tobytes())]
+    )
 
 
 def unpack(column: pa.ChunkedArray | pa.Array, l: int) -> Bools:  # noqa: E741 (the paper's symbol)
     """The match bits [n, l] of packed values: the inverse of `pack`."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     size = array.type.byte_width
-    raw = np.frombuffer(array.buffers()[1], dtype=np.uint8)[array.offset * size : (array.offset + len(array)) * size]
+    raw = np.frombuffer(array.buffers()[1], dtype=np.uint8)[
+        array.offset * size : (array.offset + len(array)) * size
+    ]
     return np.unpackbits(raw.reshape(len(array), size), axis=1, count=l, bitorder="little").astype(bool)
 
 

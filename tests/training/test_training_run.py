@@ -1,4 +1,4 @@
-"""What `run` makes: checkpoints that load, the same bits however often it is killed, a manifest of what is there."""
+"""What `run` makes: checkpoints that load, the same bits however it is stopped, a manifest."""
 
 import hashlib
 import itertools
@@ -57,9 +57,11 @@ def test_a_killed_and_an_interrupted_run_end_with_the_same_bits(
     out = tmp_path / "micro"
     shutil.copytree(prepared, out)
     code, _ = stop(start("run", "--out", out), out, 9, signal.SIGKILL)
-    assert code == -signal.SIGKILL and 1 <= len(weights(out)) < micro().data.chunks
+    assert code == -signal.SIGKILL
+    assert 1 <= len(weights(out)) < micro().data.chunks
     code, error = stop(start("run", "--out", out), out, 15, signal.SIGINT)
-    assert code == 130 and len(weights(out)) < micro().data.chunks
+    assert code == 130
+    assert len(weights(out)) < micro().data.chunks
     assert error.splitlines()[-1].endswith(f"python -m training run --out {out}")
     assert "Traceback" not in error
     finish(out)
@@ -121,7 +123,8 @@ def test_the_manifest_describes_the_series(trained: Path) -> None:
     series = tomllib.loads((trained / "series.toml").read_text())
     assert (series["manifest"], series["name"], series["model"]["compute_dtype"]) == (1, "micro", "float32")
     assert series["checkpoints"] == {"path": "checkpoints/ckpt_{index:03d}", "first": 0, "count": 6}
-    assert series["data"]["rows"] == recipe.data.rows and series["data"]["row_tokens"] == 129
+    assert series["data"]["rows"] == recipe.data.rows
+    assert series["data"]["row_tokens"] == 129
     assert series["exposure"] == {"order": [*range(6)], "done": [*range(1, 7)], "tokens_per_chunk": 48 * 128}
     for table in ("checkpoints", "data", "held_out"):
         for index in range(series[table]["count"]):
@@ -160,7 +163,8 @@ def test_changed_data_are_refused(prepared: Path, training: Training, tmp_path: 
 
 def test_an_unprepared_folder_names_the_first_step(training: Training, tmp_path: Path) -> None:
     error = training("run", "--out", tmp_path / "none", expect=1).stderr
-    assert "python -m training prepare --out" in error and error.count("\n") == 1
+    assert "python -m training prepare --out" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [(), ("run",), ("prepare", "--recipe", "none", "--out", "x")])

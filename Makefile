@@ -1,0 +1,35 @@
+# Everything starts from a bare Python 3.11: `make demo` and `make test` set up what they need.
+PYTHON ?= python3.11
+LOCK ?= requirements/cpu.txt
+BIN := .venv/bin
+DEMO := runs/demo
+SERIES := $(DEMO)/tiny
+SCORE := --series $(SERIES) --ckpts 3:36:4 --sequences 32 --engine vllm --out $(DEMO)/results
+
+.PHONY: demo test check bench lock setup clean
+
+setup: ## create .venv and install what the lock pins
+	@requirements/install $(PYTHON) $(LOCK)
+
+demo: setup ## train the tiny series, score it, draw the figures
+	$(BIN)/python -m training prepare --recipe tiny --out $(SERIES)
+	$(BIN)/python -m training run --out $(SERIES)
+	$(BIN)/analysis360 memorization $(SCORE)
+	$(BIN)/analysis360 figures $(SCORE) --to $(DEMO)/figures
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest
+
+check: setup ## format, lint, strict types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup ## the benchmarks, each a ratio against a peer or a limit measured in the same run
+	$(BIN)/python tests/benchmarks/continuation.py
+
+lock: ## resolve the lock files anew (needs uv)
+	requirements/compile
+
+clean: ## remove what the demo made
+	rm -rf $(DEMO)
