@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from analysis360.engines import Engine, open_engine, resolve_kind
-from analysis360.errors import SelectionError
+from analysis360.errors import SelectionError, StoreError
 from analysis360.panel import Panel, draw_panel
 from analysis360.results import MemorizationResult, mixed_provenance
 from analysis360.series import Checkpoint, Chunk, Series, open_series
@@ -60,6 +61,8 @@ def memorization(
     store = Store(out, series.name)
     if compute:
         store.prepare()
+    elif not store.folder("memorization", asdict(how)).exists():
+        raise StoreError(f"no results of these settings in {store.path}; run `analysis360 memorization` first")
     plan = _plan(series, selected, chunks)
     pieces = _pieces(series, plan)
     panels = {chunk.name: _panel(series, store, chunk, sequences, how) for chunk in pieces}

@@ -15,7 +15,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -68,9 +68,9 @@ class Store:
                 f"results folder {self.path} is not writable: {error.strerror}; choose another --out"
             ) from None
 
-    def folder(self, task: Task) -> Path:
+    def folder(self, task: str, settings: dict[str, Any]) -> Path:
         """Where results of a task under its settings live."""
-        return self.path / task.name / f"settings={digest_of(task.settings())}"
+        return self.path / task / f"settings={digest_of(settings)}"
 
     def panel(self, chunk: Chunk, draw: Callable[[int], Panel], *, n: int, width: int, seed: int) -> Panel:
         """The stored panel of a chunk, drawn anew when there is none or it is too small."""
@@ -84,58 +84,55 @@ class Store:
         _write(file, [_panel_table(panel)], {"asked": n, "chunk": chunk.name, "chunk_digest": chunk.digest})
         return panel
 
-    def stored(self, task: Task, names: Iterable[str]) -> list[StoredUnit]:
-        """Every unit in the store for the named checkpoints, oldest part first."""
-        folder = self.folder(task)
-        found: list[StoredUnit] = []
-        for name in names:
-            for part in sorted(folder.glob(f"ckpt={name}/part-*.parquet")):
-                found += _units_of(part, task.schema_version)
-        return found
+    def stored(self, task: Task) -> list[StoredUnit]:
+        """Every unit in the store under the task's settings, oldest part first, whatever its names."""
+        parts = sorted(self.folder(task.name, task.settings()).glob("ckpt=*/part-*.parquet"))
+        return [unit for part in parts for unit in _units_of(part, task.schema_version)]
 
     def missing(self, task: Task) -> list[Unit]:
-        """The asked units less what is stored: whole units, or the positions still to do."""
-        wanted = task.units()
-        names = list(dict.fromkeys(unit.checkpoint.name for unit in wanted))
+        """The asked units less what is stored: whole units, or the positions still to do.
+
+        Content decides: of checkpoints or chunks that are equal under two names, one is computed.
+        """
         have: dict[Key, list[tuple[int, int]]] = {}
-        for unit in self.stored(task, names):
+        for unit in self.stored(task):
             have.setdefault(unit.key, []).append((unit.start, unit.stop))
-        return [
-            Unit(unit.checkpoint, unit.chunk, start, stop)
-            for unit in wanted
-            for start, stop in gaps(unit.start, unit.stop, have.get(unit.key, []))
-        ]
+        left: list[Unit] = []
+        for unit in task.units():
+            covered = have.setdefault(unit.key, [])
+            for start, stop in gaps(unit.start, unit.stop, covered):
+                left.append(Unit(unit.checkpoint, unit.chunk, start, stop))
+                covered.append((start, stop))
+        return left
 
     def read(self, task: Task) -> tuple[pa.Table, list[dict[str, Any]]]:
         """Every stored row the task asks for, each once, and the provenance of the parts used.
 
         The table has the task's columns beside `unit`: the place of the row's unit in `task.units()`.
         """
-        wanted = task.units()
-        place = {unit.key: (i, unit.stop) for i, unit in enumerate(wanted)}
-        names = list(dict.fromkeys(unit.checkpoint.name for unit in wanted))
-        have: dict[Key, list[tuple[int, int]]] = {}
+        wanted: dict[Key, list[int]] = {}
+        units = task.units()
+        for i, unit in enumerate(units):
+            wanted.setdefault(unit.key, []).append(i)
+        covered: list[list[tuple[int, int]]] = [[] for _ in units]
         tables: list[pa.Table] = []
         provenance: dict[Path, dict[str, Any]] = {}
         part, rows_of_part = Path(), pa.table({})
-        for stored in self.stored(task, names):
-            if stored.key not in place:
-                continue
-            if stored.part != part:
-                part, rows_of_part = stored.part, _read_part(stored.part)
-            index, end = place[stored.key]
-            covered = have.setdefault(stored.key, [])
-            for start, stop in gaps(stored.start, min(stored.stop, end), covered):
-                rows = rows_of_part.slice(stored.offset + start - stored.start, stop - start)
-                tables.append(rows.append_column("unit", pa.array(np.full(len(rows), index, np.int32))))
-                covered.append((start, stop))
-                provenance[stored.part] = stored.provenance
+        for stored in self.stored(task):
+            for i in wanted.get(stored.key, []):
+                for start, stop in gaps(stored.start, min(stored.stop, units[i].stop), covered[i]):
+                    if stored.part != part:
+                        part, rows_of_part = stored.part, _read_part(stored.part)
+                    rows = rows_of_part.slice(stored.offset + start - stored.start, stop - start)
+                    tables.append(rows.append_column("unit", pa.array(np.full(len(rows), i, np.int32))))
+                    covered[i].append((start, stop))
+                    provenance[stored.part] = stored.provenance
         return (pa.concat_tables(tables) if tables else pa.table({})), list(provenance.values())
 
     @contextlib.contextmanager
     def writer(self, task: Task, checkpoint: str, provenance: dict[str, Any]) -> Iterator[Writer]:
         """Collect the units of one checkpoint; what was finished is kept however the block ends."""
-        folder = self.folder(task)
+        folder = self.folder(task.name, task.settings())
         _write_settings(folder / "_settings.json", task.settings())
         writer = Writer(folder / f"ckpt={checkpoint}", self.series, task.schema_version, provenance)
         try:

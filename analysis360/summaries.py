@@ -8,6 +8,7 @@ The frame's columns are those of `Result.frame()`; any row order and unused cate
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -172,10 +173,9 @@ def chunk_groups(frame: pd.DataFrame, intervals: bool | None = None) -> pd.DataF
     ends = np.append(tokens, np.nan)
     bounds = len(ckpts) <= 40 if intervals is None else intervals
     rows: list[dict[str, Any]] = []
-    for k in range(len(ckpts)):
-        for g in np.unique(group):
-            if measures := cells.measures(k, group == g, complete=False, bounds=bounds):
-                rows.append({"ckpt": k, "tokens": tokens[k], "group": g, "group_tokens": ends[g], **measures})
+    for k, g in itertools.product(range(len(ckpts)), np.unique(group)):
+        if measures := cells.measures(k, group == g, complete=False, bounds=bounds):
+            rows.append({"ckpt": k, "tokens": tokens[k], "group": g, "group_tokens": ends[g], **measures})
     columns = ["ckpt", "tokens", "group", "group_label", "group_tokens", *MEASURES]
     table = pd.DataFrame(rows, columns=columns)
     labels = [f"by {name}" for name in ckpts.names] + [NOT_TRAINED]

@@ -15,7 +15,7 @@ def make_frame(
     sequences: int = 40,
     held_out: int = 3,
     canaries: int = 6,
-    l: int = 32,
+    length: int = 32,
     unknown: int = 0,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -30,15 +30,17 @@ def make_frame(
         name = f"train_{c:03d}" if c < chunks else f"held_{c - chunks}"
         hard = rng.beta(0.5, 3.0, sequences)
         first = float(c + 1) if role == "train" and c >= unknown else np.nan
-        for k, d in enumerate(done):
-            seen = d >= first
-            since = (d - first) * TOKENS_PER_CHUNK if seen else np.nan
-            recency = 0.12 * np.exp(-(d - first) / 2) if seen else 0.0
-            score = rng.binomial(l, np.clip(hard * (0.3 + 0.5 * d / chunks) + recency, 0, 1)) / l
-            score[: int(sequences * 0.02 * d / chunks + 0.5) if seen else 0] = 1
-            exposures = np.nan if c < unknown else float(seen)
-            parts.append(_part(names[k], d, name, role, score, exposures, first, since, rng))
-    parts += _canaries(names, done, chunks, canaries, l, rng)
+        gap = done[:, None] - first
+        seen = gap >= 0
+        recency = np.where(seen, 0.12 * np.exp(-np.where(seen, gap, 0) / 2), 0.0)
+        chance = np.clip(hard * (0.3 + 0.5 * done[:, None] / chunks) + recency, 0, 1)
+        score = rng.binomial(length, chance) / length
+        known_by_heart = np.where(seen, np.floor(sequences * 0.02 * done[:, None] / chunks + 0.5), 0)
+        score[np.arange(sequences) < known_by_heart] = 1
+        exposures = seen.astype(float) if c >= unknown else np.full(seen.shape, np.nan)
+        since = np.where(seen, gap * TOKENS_PER_CHUNK, np.nan)
+        parts.append(_part(names, done, name, role, score, exposures, first, since, rng))
+    parts += _canaries(names, done, chunks, canaries, length, rng)
     frame = pd.concat(parts, ignore_index=True)
     order = [f"train_{c:03d}" for c in range(chunks)] + [f"held_{c}" for c in range(held_out)]
     frame["ckpt"] = pd.Categorical(frame["ckpt"], ["ckpt_none", *names], ordered=True)
@@ -51,46 +53,43 @@ def make_frame(
     )
 
 
-def _part(ckpt, done, chunk, role, score, exposures, first, since, rng, **more):
-    n = len(score)
-    in_document = np.where(rng.random(n) < 0.1, np.nan, score)
+def _part(names, done, chunk, role, score, exposures, first, since, rng, **more):
+    """Rows of one chunk at every checkpoint: `score` is [checkpoints, sequences], the rest fits beside it."""
+    n = score.shape[1]
     columns = {
-        "ckpt": ckpt,
-        "tokens": done * TOKENS_PER_CHUNK,
+        "ckpt": np.array(names)[:, None],
+        "tokens": done[:, None] * TOKENS_PER_CHUNK,
         "chunk": chunk,
         "role": role,
         "position": np.arange(n, dtype=np.int32),
         "row": np.arange(n) * 7,
         "exposures": exposures,
         "first_seen": first,
-        "done": float(done),
+        "done": done[:, None],
         "tokens_since": since,
         "score": score,
-        "score_in_document": in_document,
+        "score_in_document": np.where(rng.random(score.shape) < 0.1, np.nan, score),
         "extractible": score == 1,
         "exact_prefix": np.int16(0),
         "repeats": np.nan,
         "spacing": None,
         "planted_first": np.nan,
+        **more,
     }
-    return pd.DataFrame({**columns, **more})
+    return pd.DataFrame({name: np.broadcast_to(x, score.shape).ravel() for name, x in columns.items()})
 
 
-def _canaries(names, done, chunks, each, l, rng):
+def _canaries(names, done, chunks, each, length, rng):
     """`each` canaries for every repeat count and spacing; those planted in one chunk are planted halfway."""
     kinds = [(r, s) for r in REPEATS[1:] for s in ("even", "chunk")] + [(0, "never")]
     repeats = np.repeat([r for r, _ in kinds], each)
     spacing = np.repeat([s for _, s in kinds], each)
     halfway = chunks // 2 + 1.0
-    parts = []
-    for name, d in zip(names, done, strict=True):
-        even = np.floor(repeats * d / chunks)
-        planted = np.where(spacing == "even", even, np.where(d >= halfway, repeats, 0))
-        recall = 1 / (1 + np.exp(-(planted - 20) / 5)) * np.where(spacing == "even", 1, 0.7)
-        score = rng.binomial(l, np.where(planted > 0, recall, 1 / 2000)) / l
-        first = np.where(spacing == "even", np.ceil(chunks / np.maximum(repeats, 1)), halfway)
-        first = np.where(repeats > 0, first, np.nan)
-        more = {"repeats": repeats, "spacing": spacing, "planted_first": first}
-        since = np.full(len(repeats), np.nan)
-        parts.append(_part(name, d, "canaries", "canary", score, planted, first, since, rng, **more))
-    return parts
+    d = done[:, None]
+    planted = np.where(spacing == "even", np.floor(repeats * d / chunks), np.where(d >= halfway, repeats, 0))
+    recall = 1 / (1 + np.exp(-(planted - 20) / 5)) * np.where(spacing == "even", 1, 0.7)
+    score = rng.binomial(length, np.where(planted > 0, recall, 1 / 2000)) / length
+    first = np.where(spacing == "even", np.ceil(chunks / np.maximum(repeats, 1)), halfway)
+    first = np.where(repeats > 0, first, np.nan)
+    more = {"repeats": repeats, "spacing": spacing, "planted_first": first}
+    return [_part(names, done, "canaries", "canary", score, planted, first, np.nan, rng, **more)]

@@ -43,7 +43,8 @@ def test_summary_equals_pandas(frame):
     for group, exposures in (("trained text", 1), ("not yet trained", 0)):
         rows = part[part["exposures"] == exposures]
         got = row(table, "ckpt_016", group)
-        assert got["sequences"] == len(rows) and got["chunks"] == rows["chunk"].nunique()
+        assert got["sequences"] == len(rows)
+        assert got["chunks"] == rows["chunk"].nunique()
         assert got["tokens"] == 16 * synthetic_frame.TOKENS_PER_CHUNK
         assert got["score_mean"] == pytest.approx(rows["score"].mean())
         assert got["extractible_share"] == pytest.approx(rows["extractible"].mean())
@@ -88,9 +89,11 @@ def test_a_frame_of_the_seen_chunks_alone_is_complete_while_it_holds_every_one(f
 def test_canaries_are_sequences_of_their_own(frame):
     got = row(summaries.summary(frame, WHOLE), "ckpt_035", "canaries")
     rows = frame[(frame["ckpt"] == "ckpt_035") & (frame["role"] == "canary") & (frame["exposures"] >= 1)]
-    assert got["sequences"] == len(rows) and got["extractible_interval"] == "Wilson"
+    assert got["sequences"] == len(rows)
+    assert got["extractible_interval"] == "Wilson"
     never = row(summaries.summary(frame, WHOLE), "ckpt_035", "never planted")
-    assert never["sequences"] == 6 and never["extractible_share_high"] > 0
+    assert never["sequences"] == 6
+    assert never["extractible_share_high"] > 0
 
 
 def test_unknown_exposure_is_neither_seen_nor_unseen():
@@ -136,7 +139,8 @@ def test_distribution_counts_every_seen_sequence_once(frame):
     seen = frame[(frame["ckpt"] == "ckpt_020") & (frame["role"] == "train") & (frame["exposures"] >= 1)]
     expected = np.bincount(np.rint(seen["score"] * 32).astype(int), minlength=33)
     assert at["sequences"].tolist() == expected.tolist()
-    assert at["share"].sum() == pytest.approx(1) and (at["n"] == len(seen)).all()
+    assert at["share"].sum() == pytest.approx(1)
+    assert (at["n"] == len(seen)).all()
     assert at["extractible_share"].iloc[0] == pytest.approx(seen["extractible"].mean())
     held = summaries.distribution(frame, 32, chunks="held-out")
     assert (held["n"] == 120).all()
@@ -145,7 +149,8 @@ def test_distribution_counts_every_seen_sequence_once(frame):
 def test_distribution_of_nothing_is_nan_and_l_is_checked(frame):
     early = frame[frame["role"] == "held-out"]
     table = summaries.distribution(early, 32)
-    assert (table["n"] == 0).all() and table["share"].isna().all()
+    assert (table["n"] == 0).all()
+    assert table["share"].isna().all()
     with pytest.raises(Analysis360Error, match="l = 7"):
         summaries.distribution(frame, 7)
     with pytest.raises(Analysis360Error, match="got 'unseen'"):
@@ -159,14 +164,16 @@ def test_chunk_groups_follow_exposure_and_mark_the_latest(frame):
     table = summaries.chunk_groups(frame)
     assert table["group"].nunique() == 10  # nine checkpoints and the chunk that none has seen
     latest = table[table["latest"]]
-    assert (latest["group"].to_numpy() == latest["ckpt"].cat.codes.to_numpy()).all() and len(latest) == 9
+    assert (latest["group"].to_numpy() == latest["ckpt"].cat.codes.to_numpy()).all()
+    assert len(latest) == 9
     assert table.loc[table["group"] == 9, "group_label"].unique().tolist() == [summaries.NOT_TRAINED]
     assert table.loc[table["group"] == 9, "group_tokens"].isna().all()
     got = table[(table["ckpt"] == "ckpt_016") & (table["group"] == 1)].iloc[0]
     rows = frame[
         (frame["ckpt"] == "ckpt_016") & (frame["first_seen"].between(5, 8)) & (frame["role"] == "train")
     ]
-    assert got["sequences"] == len(rows) == 160 and got["chunks"] == 4
+    assert got["sequences"] == len(rows) == 160
+    assert got["chunks"] == 4
     assert got["score_mean"] == pytest.approx(rows["score"].mean())
     assert got["score_mean_low"] < got["score_mean"] < got["score_mean_high"]
     bare = summaries.chunk_groups(frame, intervals=False)
@@ -207,7 +214,9 @@ def test_exposure_profile_pools_differences_by_hand(frame):
         n += len(seen)
     got = table[table["baseline"] == "not yet trained"].iloc[0]
     assert got["score_difference"] == pytest.approx(total / n, abs=1e-6)
-    assert got["observations"] == n and got["checkpoints"] == 9 and got["chunks"] == 35
+    assert got["observations"] == n
+    assert got["checkpoints"] == 9
+    assert got["chunks"] == 35
 
 
 def test_exposure_profile_covers_no_difference():
@@ -224,7 +233,8 @@ def test_exposure_profile_covers_no_difference():
 
 def test_exposure_profile_bins(frame):
     table = summaries.exposure_profile(frame, 4)
-    assert table["observations"].sum() > 0 and table["tokens_since_low"].is_monotonic_increasing
+    assert table["observations"].sum() > 0
+    assert table["tokens_since_low"].is_monotonic_increasing
     inside = table["tokens_since_mean"].between(table["tokens_since_low"], table["tokens_since_high"])
     assert inside.all()
     assert len(summaries.exposure_profile(frame[frame["role"] == "held-out"])) == 0
@@ -244,21 +254,25 @@ def test_canary_curves(frame):
         (table["ckpt"] == "ckpt_020") & (table["repeats"] == 64) & (table["spacing"] == "chunk")
     ].iloc[0]
     rows = frame[(frame["ckpt"] == "ckpt_020") & (frame["repeats"] == 64) & (frame["spacing"] == "chunk")]
-    assert got["sequences"] == 6 and got["score_mean"] == pytest.approx(rows["score"].mean())
+    assert got["sequences"] == 6
+    assert got["score_mean"] == pytest.approx(rows["score"].mean())
     assert got["exposures_mean"] == 64
     assert got["planted_first_tokens"] == pytest.approx(19 * synthetic_frame.TOKENS_PER_CHUNK)
     never = table[table["repeats"] == 0]
-    assert (never["spacing"] == "never").all() and never["planted_first_tokens"].isna().all()
+    assert (never["spacing"] == "never").all()
+    assert never["planted_first_tokens"].isna().all()
     assert len(summaries.canary_curves(frame[frame["role"] == "train"])) == 0
 
 
 def test_control_check_tells_chance_from_recall(frame):
     table = summaries.control_check(frame, 2000, 32)
-    assert table["inside"].all() and (table["tokens_scored"] == 6 * 32).all()
+    assert table["inside"].all()
+    assert (table["tokens_scored"] == 6 * 32).all()
     leaked = frame.copy()
     leaked.loc[(leaked["repeats"] == 0) & (leaked["ckpt"] == "ckpt_035"), "score"] = np.float32(0.25)
     check = summaries.control_check(leaked, 2000, 32)
-    assert check["inside"].tolist() == [True] * 8 + [False] and check["hits"].iloc[-1] == 48
+    assert check["inside"].tolist() == [True] * 8 + [False]
+    assert check["hits"].iloc[-1] == 48
     assert len(summaries.control_check(frame[frame["role"] == "train"], 2000, 32)) == 0
     with pytest.raises(Analysis360Error):
         summaries.control_check(frame, 0, 32)
@@ -310,4 +324,5 @@ def test_an_empty_frame_gives_empty_tables(frame):
         summaries.control_check(empty, 2000, 32),
         summaries.correlations(empty).r,
     ):
-        assert len(table) == 0 and {"ckpt", "baseline"} & {*table.columns, table.index.name}
+        assert len(table) == 0
+        assert {"ckpt", "baseline"} & {*table.columns, table.index.name}

@@ -31,8 +31,8 @@ class Scores(NamedTuple):
     gap: np.ndarray
 
 
-def open_model(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
+def open_model(folder: Path, dtype: torch.dtype = torch.float32, attention: str = "eager") -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval()
 
 
 @torch.no_grad()

@@ -1,0 +1,416 @@
+"""Panels against a sampler in plain Python, and against what a fair draw must look like."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis360 import panel as panel_module
+from analysis360.errors import DataError
+from analysis360.panel import draw_panel, first_position, line_starts, ranked
+from analysis360.series import Chunk
+from analysis360.store import Store
+
+WIDTH, VOCABULARY, EOS = 4, 50, 2
+IDENTITY = "0123456789abcdef"
+quick = settings(deadline=None, database=None, max_examples=100)
+
+
+def row_of(i, width=WIDTH, source="text"):
+    """Row i of a chunk: its ids tell which row it is."""
+    return {"token_ids": [i % 50, (i // 50) % 50] + [7] * (width - 2), "source": source}
+
+
+def chunk_of(folder, rows, *, name="train_000", role="train", end="\n", **how):
+    """A chunk of the given rows; a row may be a record or the text of a line."""
+    path = folder / f"{name}.jsonl"
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_bytes(("\n".join(lines) + end).encode() if lines else b"")
+    return Chunk(name, 0, path, role, **how)
+
+
+def draw(chunk, n=10, seed=0, width=WIDTH, vocabulary=VOCABULARY, eos=EOS):
+    return draw_panel(chunk, n=n, width=width, seed=seed, vocabulary=vocabulary, eos=eos)
+
+
+@pytest.fixture(scope="module")
+def hundred(tmp_path_factory):
+    return chunk_of(tmp_path_factory.mktemp("hundred"), [row_of(i) for i in range(100)])
+
+
+# --- the ranking -----------------------------------------------------------------------------------
+
+
+def slow_ranking(count, seed, identity):
+    """Row numbers by splitmix64 of the row under a key of (sampler, seed, identity): integers, no arrays."""
+    text = json.dumps(["keyed-rank/1", seed, identity], separators=(",", ":"))
+    stream = int(hashlib.sha256(text.encode()).hexdigest()[:16], 16)
+    mask = 2**64 - 1
+    keys = []
+    for row in range(count):
+        z = (stream + (row + 1) * 0x9E3779B97F4A7C15) & mask
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        keys.append((z ^ (z >> 31), row))
+    return [row for _, row in sorted(keys)]
+
+
+@quick
+@given(st.integers(0, 300), st.integers(-(2**40), 2**40), st.text("0123456789abcdef", min_size=16, max_size=16))
+def test_the_ranking_is_the_documented_one(count, seed, identity):
+    assert ranked(count, seed, identity).tolist() == slow_ranking(count, seed, identity)
+
+
+def test_the_hash_is_splitmix64():
+    """First outputs of the published generator for the seed 1234567."""
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    mask, found = 2**64 - 1, []
+    for row in range(4):
+        z = (1234567 + (row + 1) * 0x9E3779B97F4A7C15) & mask
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        found.append(z ^ (z >> 31))
+    assert found == published
+
+
+def chi_square(counts, expected):
+    return sum((count - expected) ** 2 / expected for count in counts)
+
+
+def test_every_row_is_equally_likely_at_every_place():
+    """20 rows, 4,000 seeds: chi-square of 19 degrees of freedom at each place stays below its 1e-5 point."""
+    orders = np.array([ranked(20, seed, IDENTITY) for seed in range(4000)])
+    for place in range(20):
+        assert chi_square(np.bincount(orders[:, place], minlength=20), 200) < 56.0
+
+
+def test_every_pair_of_rows_is_equally_likely():
+    """The first two of 6 rows, 6,000 seeds: 30 ordered pairs, 29 degrees of freedom, 1e-5 point 71.8."""
+    pairs = Counter(tuple(ranked(6, seed, IDENTITY)[:2].tolist()) for seed in range(6000))
+    assert len(pairs) == 30
+    assert chi_square(pairs.values(), 200) < 71.8
+
+
+def test_streams_of_chunks_are_their_own():
+    """Rows that two chunks of 1,000 share in their first 100: about 10 by chance, 100 with one stream."""
+    first = [set(ranked(1000, 42, f"{i:016x}")[:100].tolist()) for i in range(12)]
+    shared = [len(first[i] & first[j]) for i in range(12) for j in range(i)]
+    assert max(shared) < 30
+    assert 8 < sum(shared) / len(shared) < 12
+
+
+# --- what is drawn ---------------------------------------------------------------------------------
+
+
+@quick
+@given(st.data())
+def test_a_small_panel_is_the_head_of_a_larger_one(hundred, data):
+    m = data.draw(st.integers(0, 110))
+    n = data.draw(st.integers(0, m))
+    seed = data.draw(st.integers(0, 2**32))
+    small, large = draw(hundred, n, seed), draw(hundred, m, seed)
+    assert len(small) == min(n, 100)
+    for part in (large, large.head(n)):
+        assert part.rows[:n].tolist() == small.rows.tolist()
+        assert part.ids[:n].tolist() == small.ids.tolist()
+        assert part.first_eos[:n].tolist() == small.first_eos.tolist()
+        assert part.sources[:n].tolist() == small.sources.tolist()
+    assert len(large.head(n)) == len(small)
+
+
+def test_a_panel_holds_the_rows_it_says(hundred):
+    drawn = draw(hundred, 30)
+    assert drawn.ids.dtype == np.int32
+    assert drawn.ids.shape == (30, WIDTH)
+    assert drawn.ids.tolist() == [row_of(row)["token_ids"] for row in drawn.rows.tolist()]
+    assert drawn.rows.tolist() == slow_ranking(100, 0, hundred.digest)[:30]
+
+
+def test_only_the_start_of_a_longer_row_is_kept(tmp_path):
+    chunk = chunk_of(tmp_path, [row_of(i, width=9) for i in range(5)])
+    assert draw(chunk, width=3).ids.tolist() == [row_of(row)["token_ids"][:3] for row in draw(chunk).rows]
+
+
+def test_a_panel_is_equal_on_repeat(hundred, tmp_path):
+    copy = Chunk("another-name", 7, tmp_path / "copy.jsonl", "held-out")
+    copy.path.write_bytes(hundred.path.read_bytes())
+    for chunk in (hundred, copy):
+        assert draw(chunk, 20, 5).rows.tolist() == draw(hundred, 20, 5).rows.tolist()
+        assert draw(chunk, 20, 5).ids.tolist() == draw(hundred, 20, 5).ids.tolist()
+
+
+def test_other_seeds_draw_other_rows(hundred):
+    drawn = {tuple(draw(hundred, 20, seed).rows.tolist()) for seed in range(50)}
+    assert len(drawn) == 50
+
+
+def test_other_chunks_draw_other_rows(tmp_path):
+    chunks = [chunk_of(tmp_path, [row_of(i, 5 + c) for i in range(100)], name=f"c{c}") for c in range(5)]
+    drawn = {tuple(draw(chunk, 20, 42).rows.tolist()) for chunk in chunks}
+    assert len(drawn) == 5
+
+
+@quick
+@given(n=st.integers(0, 120), seed=st.integers(0, 1000))
+def test_no_row_comes_twice(hundred, n, seed):
+    rows = draw(hundred, n, seed).rows.tolist()
+    assert len(set(rows)) == len(rows) == min(n, 100)
+
+
+def test_fewer_rows_than_asked_gives_all(tmp_path):
+    drawn = draw(chunk_of(tmp_path, [row_of(i) for i in range(3)]), n=1000)
+    assert sorted(drawn.rows.tolist()) == [0, 1, 2]
+
+
+def test_canaries_are_all_taken_in_file_order(tmp_path):
+    chunk = chunk_of(tmp_path, [row_of(i, source="canary") for i in range(30)], role="canary")
+    for n in (0, 5, 1000):
+        drawn = draw(chunk, n, seed=9)
+        assert drawn.rows.tolist() == list(range(30))
+        assert drawn.ids[:, 0].tolist() == list(range(30))
+
+
+def test_an_excluded_source_is_left_out_and_the_rest_keeps_its_order(tmp_path):
+    rows = [row_of(i, source="canary" if i % 3 == 0 else "text") for i in range(60)]
+    everything = draw(chunk_of(tmp_path, rows), n=60)
+    text = draw(chunk_of(tmp_path, rows, excluded_source="canary"), n=60)
+    assert len(text) == 40
+    assert text.rows.tolist() == [row for row in everything.rows.tolist() if row % 3]
+    assert set(text.sources.tolist()) == {"text"}
+    asked = draw(chunk_of(tmp_path, rows, excluded_source="canary"), n=10)
+    assert asked.rows.tolist() == text.rows.tolist()[:10]
+
+
+def test_every_row_has_its_source(tmp_path):
+    rows = [row_of(i, source=f"source {i % 7}") for i in range(40)]
+    del rows[0]["source"]
+    drawn = draw(chunk_of(tmp_path, rows), n=40)
+    named = dict(zip(drawn.rows.tolist(), drawn.sources.tolist(), strict=True))
+    assert named == {i: f"source {i % 7}" if i else "unknown" for i in range(40)}
+
+
+def test_several_fields_are_joined_in_their_order(tmp_path):
+    rows = [{"continuation": [3, 4], "prompt": [i, 2]} for i in range(5)]
+    drawn = draw(chunk_of(tmp_path, rows, fields=("prompt", "continuation")))
+    assert drawn.ids.tolist() == [[row, 2, 3, 4] for row in drawn.rows.tolist()]
+    drawn = draw(chunk_of(tmp_path, rows, fields=("continuation", "prompt")))
+    assert drawn.ids.tolist() == [[3, 4, row, 2] for row in drawn.rows.tolist()]
+
+
+def test_a_panel_follows_every_setting_it_is_asked_with(hundred):
+    """Other k, l or seed never give the panel of before."""
+    asked = [draw(hundred, width=w, seed=s) for w in (2, 3, 4) for s in (0, 1)]
+    assert [p.ids.shape[1] for p in asked] == [2, 2, 3, 3, 4, 4]
+    assert asked[0].rows.tolist() == asked[2].rows.tolist() != asked[1].rows.tolist()
+
+
+# --- rows of very unequal length, and lines -----------------------------------------------------------
+
+
+def unequal(folder):
+    """30 rows; every third is about 100 times as long as the others, and has its own source."""
+    rows = [row_of(i, 400 if i % 3 == 0 else WIDTH, "long" if i % 3 == 0 else "short") for i in range(30)]
+    return chunk_of(folder, rows)
+
+
+def test_rows_of_unequal_length_are_equally_likely(tmp_path):
+    """First of 30 rows over 3,000 seeds: 29 degrees of freedom, 1e-5 point 71.8."""
+    chunk = unequal(tmp_path)
+    first = [int(draw(chunk, 1, seed).rows[0]) for seed in range(3000)]
+    assert chi_square(np.bincount(first, minlength=30), 100) < 71.8
+    starts = [first_row_after(chunk.path.read_bytes(), random.Random(seed)) for seed in range(3000)]
+    assert chi_square(np.bincount(starts, minlength=30), 100) > 2000, "random byte offsets should show here"
+
+
+def first_row_after(text, generator):
+    """The published shortcut: the row that follows a random byte."""
+    return text.count(b"\n", 0, generator.randrange(len(text)) + 1) % text.count(b"\n")
+
+
+def test_sources_that_lie_one_after_another_are_all_drawn(tmp_path):
+    """Ten sources in blocks of 100: the first 100 lines are one source; a panel of 100 has about 10 of each."""
+    rows = [row_of(i, source=f"s{i // 100}") for i in range(1000)]
+    chunk = chunk_of(tmp_path, rows)
+    counts = Counter(draw(chunk, 100).sources.tolist())
+    assert len(counts) == 10
+    assert chi_square(counts.values(), 10) < 38.0  # 9 degrees of freedom, 2e-5
+    assert len({row["source"] for row in rows[:100]}) == 1
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 1 << 22])
+@quick
+@given(content=st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\r", b"\xe2\x80\xa8"]), max_size=30).map(b"".join))
+def test_lines_start_where_python_says(block, content):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(panel_module, "BLOCK", block)
+        starts = line_starts(io.BytesIO(content)).tolist()
+    lines = io.BytesIO(content).readlines()
+    assert [content[i:].split(b"\n")[0] for i in starts] == [line.rstrip(b"\n") for line in lines]
+    assert starts == [sum(map(len, lines[:i])) for i in range(len(lines))]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_the_last_line_counts_with_or_without_a_newline(tmp_path, end):
+    drawn = draw(chunk_of(tmp_path, [row_of(i) for i in range(8)], end=end), n=100)
+    assert sorted(drawn.ids[:, 0].tolist()) == list(range(8))
+
+
+@pytest.mark.parametrize("role", ["train", "canary"])
+def test_an_empty_file_gives_an_empty_panel(tmp_path, role):
+    drawn = draw(chunk_of(tmp_path, [], role=role))
+    assert len(drawn) == 0
+    assert drawn.ids.shape == (0, WIDTH)
+    assert drawn.first_eos.shape == (0,)
+
+
+# --- the first EOS ---------------------------------------------------------------------------------
+
+
+@quick
+@given(
+    st.integers(1, 6).flatmap(lambda w: st.lists(st.lists(st.integers(0, 4), min_size=w, max_size=w), min_size=1))
+)
+def test_the_first_eos_is_where_a_search_finds_it(rows):
+    width = len(rows[0])
+    expected = [row.index(2) if 2 in row else width for row in rows]
+    assert first_position(np.array(rows, dtype=np.int32), 2).tolist() == expected
+    assert first_position(np.array(rows, dtype=np.int32), None).tolist() == [width] * len(rows)
+
+
+def test_the_first_eos_is_sought_inside_the_width_only(tmp_path):
+    rows = [[2, 5, 5, 5, 5], [5, 2, 2, 5, 5], [5, 5, 5, 2, 5], [5, 5, 5, 5, 2]]
+    drawn = draw(chunk_of(tmp_path, [{"token_ids": ids} for ids in rows]), width=4)
+    found = dict(zip(drawn.rows.tolist(), drawn.first_eos.tolist(), strict=True))
+    assert found == {0: 0, 1: 1, 2: 3, 3: 4}
+
+
+# --- what is refused -------------------------------------------------------------------------------
+
+
+GOOD = json.dumps(row_of(0))
+BAD = {
+    "malformed JSON": ('{"token_ids": [1, 2', "expected {"),
+    "an empty line": ("", "expected {"),
+    "no object": ("[1, 2, 3, 4]", "expected {"),
+    "a number": ("7", "expected {"),
+    "no such field": ('{"ids": [1, 2, 3, 4]}', '"token_ids"'),
+    "null ids": ('{"token_ids": null}', '"token_ids"'),
+    "one id": ('{"token_ids": 5}', '"token_ids"'),
+    "not UTF-8": (b'{"token_ids": [1, 2, 3, 4], "source": "\xff"}'.decode("latin-1"), None),
+    "text": ('{"token_ids": "1234"}', "'1' at position 0 is not an integer"),
+    "a truth value": ('{"token_ids": [1, true, 3, 4]}', "True at position 1 is not an integer"),
+    "a fraction": ('{"token_ids": [1, 2, 1.5, 4]}', "1.5 at position 2 is not an integer"),
+    "a whole fraction": ('{"token_ids": [1, 2, 3.0, 4]}', "3.0 at position 2 is not an integer"),
+    "a numeral": ('{"token_ids": [1, 2, 3, "3"]}', "'3' at position 3 is not an integer"),
+    "no id": ('{"token_ids": [null, 2, 3, 4]}', "None at position 0 is not an integer"),
+    "not a number": ('{"token_ids": [NaN, 2, 3, 4]}', "nan at position 0 is not an integer"),
+    "a nested list": ('{"token_ids": [[1], 2, 3, 4]}', "[1] at position 0 is not an integer"),
+    "a negative id": ('{"token_ids": [1, -1, 3, 4]}', "id -1 at position 1; the vocabulary has 50 ids"),
+    "an id at the vocabulary": ('{"token_ids": [1, 2, 3, 50]}', "id 50 at position 3"),
+    "an id past 32 bits": ('{"token_ids": [4294967297, 2, 3, 4]}', "id 4294967297 at position 0"),
+    "too short": ('{"token_ids": [1, 2, 3]}', "at least 4 ids (prompt + continuation), found 3"),
+    "no ids": ('{"token_ids": []}', "found 0"),
+}
+
+
+def refused(chunk, **how):
+    """The message of the DataError, which must be one line that names the file."""
+    with pytest.raises(DataError) as caught:
+        draw(chunk, **how)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"chunk {chunk.name}: {chunk.path}" in message
+    return message
+
+
+@pytest.mark.parametrize(("line", "expected"), [case for case in BAD.values() if case[1]], ids=[k for k in BAD if BAD[k][1]])
+@pytest.mark.parametrize("at", [0, 3, 5])
+def test_a_bad_row_is_refused_by_file_and_line(tmp_path, line, expected, at):
+    lines = [GOOD] * 6
+    lines[at] = line
+    message = refused(chunk_of(tmp_path, lines, end="\n"))
+    assert f"line {at + 1}:" in message
+    assert expected in message
+
+
+def test_bytes_that_are_no_text_are_refused_by_file_and_line(tmp_path):
+    chunk = chunk_of(tmp_path, [GOOD, GOOD])
+    chunk.path.write_bytes(chunk.path.read_bytes() + b'{"token_ids": [1, 2, 3, 4], "source": "\xff"}\n')
+    assert "line 3:" in refused(chunk)
+
+
+def test_ids_after_the_width_do_not_matter(tmp_path):
+    chunk = chunk_of(tmp_path, ['{"token_ids": [1, 2, 3, 4, 99999]}'])
+    assert draw(chunk).ids.tolist() == [[1, 2, 3, 4]]
+
+
+def test_the_bounds_of_the_vocabulary_are_inside(tmp_path):
+    assert draw(chunk_of(tmp_path, ['{"token_ids": [0, 49, 0, 49]}'])).ids.tolist() == [[0, 49, 0, 49]]
+
+
+def test_a_missing_field_among_several_is_refused(tmp_path):
+    chunk = chunk_of(tmp_path, ['{"prompt": [1, 2]}'], fields=("prompt", "continuation"))
+    assert '"continuation"' in refused(chunk)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    assert "cannot be read" in refused(Chunk("gone", 0, tmp_path / "gone.jsonl", "train"))
+
+
+def test_a_folder_is_no_chunk(tmp_path):
+    assert "cannot be read" in refused(Chunk("folder", 0, tmp_path, "train"))
+
+
+# FAILS: the parser's RecursionError is not taken for malformed JSON.
+def test_json_nested_without_end_is_refused(tmp_path):
+    assert "line 1:" in refused(chunk_of(tmp_path, ["[" * 100_000]))
+
+
+# --- what is kept ----------------------------------------------------------------------------------
+
+
+def kept(tmp_path, chunk, n=5, **how):
+    """A panel by way of the store, as `memorization` asks for it."""
+    width, seed = how.get("width", WIDTH), how.get("seed", 0)
+    return Store(tmp_path / "results", "s").panel(
+        chunk, lambda n: draw(chunk, n, **how), n=n, width=width, seed=seed
+    )
+
+
+def test_a_stored_panel_is_what_would_be_drawn(tmp_path):
+    chunk = chunk_of(tmp_path, [row_of(i, 6) for i in range(30)])
+    for how in ({}, {"seed": 1}, {"width": 5}, {"n": 12}, {"n": 3}, {}):
+        stored, drawn = kept(tmp_path, chunk, **how), draw(chunk, **{"n": 5} | how)
+        for field in ("ids", "rows", "sources", "first_eos"):
+            assert getattr(stored, field).tolist() == getattr(drawn, field).tolist()
+
+
+# FAILS: a stored panel is found again by chunk digest, seed and width alone; the fields that are read, the excluded
+# source, EOS and the vocabulary change what is drawn and are not in the key. An EOS id that is added to a manifest
+# later leaves every score_in_document as if there were none.
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"fields": ("a", "b")}, {"fields": ("b", "a")}),
+        ({"excluded_source": None}, {"excluded_source": "canary"}),
+        ({"eos": None}, {"eos": 1}),
+    ],
+    ids=["fields", "excluded source", "eos"],
+)
+def test_a_stored_panel_is_not_reused_under_another_setting(tmp_path, before, after):
+    rows = [{"a": [1, i], "b": [i, 3], "source": "canary" if i % 2 else "text"} for i in range(10)]
+    for setting in (before, after):
+        where = {"fields": ("a", "b")} | {k: v for k, v in setting.items() if k != "eos"}
+        how = {k: v for k, v in setting.items() if k == "eos"}
+        chunk = chunk_of(tmp_path, rows, **where)
+        stored, drawn = kept(tmp_path, chunk, **how), draw(chunk, 5, **how)
+        for field in ("ids", "rows", "first_eos"):
+            assert getattr(stored, field).tolist() == getattr(drawn, field).tolist()

@@ -1,0 +1,192 @@
+"""The store: content identity, reuse, side by side, read by anyone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from conftest import MakeSeries, save_llama
+from hypothesis import given
+from hypothesis import strategies as st
+
+import analysis360 as a360
+from analysis360.errors import StoreError
+from analysis360.results import MemorizationResult
+from analysis360.store import gaps
+
+SHORT: dict[str, Any] = {"prompt_tokens": 8, "continuation_tokens": 12, "engine": "torch", "progress": False}
+
+
+def score(series: Path, out: Path, ckpts: Any = ":", **options: Any) -> MemorizationResult:
+    return a360.memorization(series, ckpts, out=out, **{**SHORT, **options})
+
+
+def parts(out: Path) -> list[Path]:
+    return sorted(out.glob("*/memorization/settings=*/ckpt=*/part-*.parquet"))
+
+
+intervals = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)).map(lambda p: (min(p), max(p))))
+
+
+@given(st.integers(0, 40), st.integers(0, 40), intervals)
+def test_gaps_are_the_complement(start: int, stop: int, covered: list[tuple[int, int]]) -> None:
+    held = {x for a, b in covered for x in range(a, b)}
+    left = [x for a, b in gaps(start, stop, covered) for x in range(a, b)]
+    assert left == [x for x in range(start, stop) if x not in held]
+
+
+def test_a_second_run_computes_nothing_and_reads_the_same(small_series: Path, tmp_path: Path) -> None:
+    first = score(small_series, tmp_path)
+    files = {path: path.read_bytes() for path in parts(tmp_path)}
+    second = score(small_series, tmp_path)
+    assert first.report.computed == len(first) == 4 * (6 * 12 + 3)
+    assert second.report.computed == 0
+    assert second.report.stored == len(first)
+    assert {path: path.read_bytes() for path in parts(tmp_path)} == files
+    pd.testing.assert_frame_equal(first.frame(), second.frame())
+
+
+def test_one_part_a_checkpoint_and_a_row_group_a_unit(small_series: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    score(small_series, tmp_path)
+    assert len(parts(tmp_path)) == 4
+    for part in parts(tmp_path):
+        metadata = pq.read_metadata(part)
+        assert metadata.num_row_groups == len(json.loads(metadata.metadata[b"analysis360"])["units"]) == 7
+
+
+def test_overlapping_selections_share_units(small_series: Path, tmp_path: Path) -> None:
+    assert score(small_series, tmp_path, "0:2", chunks="1:3").report.computed == 2 * (2 * 12 + 27)
+    assert score(small_series, tmp_path, "1:3", chunks="0:2").report.computed == 12 + 1 * (2 * 12 + 27)
+    whole = score(small_series, tmp_path)
+    pd.testing.assert_frame_equal(whole.frame(), score(small_series, tmp_path / "fresh").frame())
+
+
+def test_a_larger_panel_computes_only_what_is_new(small_series: Path, tmp_path: Path) -> None:
+    small = score(small_series, tmp_path, sequences=5)
+    large = score(small_series, tmp_path, sequences=11)
+    assert large.report.computed == 4 * 6 * (11 - 5)
+    again = score(small_series, tmp_path, sequences=5)
+    assert again.report.computed == 0
+    pd.testing.assert_frame_equal(small.frame(), again.frame())
+    whole = score(small_series, tmp_path / "fresh", sequences=11)
+    pd.testing.assert_frame_equal(large.frame(), whole.frame())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt_tokens": 9},
+        {"continuation_tokens": 11},
+        {"seed": 1},
+        {"dtype": "bfloat16"},
+        {"compat": "analysis360"},
+    ],
+)
+def test_results_of_other_settings_live_side_by_side(small_series: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    before = score(small_series, tmp_path, "0").frame()
+    assert score(small_series, tmp_path, "0", **change).report.computed == 75
+    assert len(list(tmp_path.glob("*/memorization/settings=*"))) == 2
+    after = score(small_series, tmp_path, "0")
+    assert after.report.computed == 0
+    pd.testing.assert_frame_equal(before, after.frame())
+
+
+def test_settings_are_written_beside_the_results(small_series: Path, tmp_path: Path) -> None:
+    score(small_series, tmp_path, "0", seed=5)
+    (file,) = tmp_path.glob("small/memorization/settings=*/_settings.json")
+    stored = json.loads(file.read_text())
+    assert (stored["prompt_tokens"], stored["seed"], stored["dtype"], stored["engine"]) == (8, 5, "float32", "torch")
+
+
+def test_other_weights_under_the_same_name_are_never_mixed_in(make_series: MakeSeries, tmp_path: Path) -> None:
+    root = make_series(checkpoints=2, chunks=2)
+    old = score(root, tmp_path)
+    shutil.rmtree(root / "checkpoints/ckpt_001")
+    save_llama(root / "checkpoints/ckpt_001", seed=99)
+    new = score(root, tmp_path)
+    assert new.report.computed == len(old) // 2
+    fresh = score(root, tmp_path / "fresh")
+    pd.testing.assert_frame_equal(new.frame(), fresh.frame())
+    assert not np.array_equal(old.matrix().loc["ckpt_001"], new.matrix().loc["ckpt_001"])
+
+
+def test_other_data_under_the_same_name_is_never_mixed_in(make_series: MakeSeries, tmp_path: Path) -> None:
+    from conftest import write_rows
+
+    root = make_series(checkpoints=1, chunks=2)
+    score(root, tmp_path)
+    write_rows(root / "train/train_001.jsonl", 12, seed=77)
+    new = score(root, tmp_path)
+    assert new.report.computed == 12
+    pd.testing.assert_frame_equal(new.frame(), score(root, tmp_path / "fresh").frame())
+
+
+def test_a_renamed_copy_of_the_weights_is_the_same_checkpoint(make_series: MakeSeries) -> None:
+    root = make_series(checkpoints=2, chunks=1)
+    shutil.copytree(root / "checkpoints/ckpt_000", root / "elsewhere")
+    (root / "elsewhere/README.md").write_text("moved")
+    series = a360.open_series(root)
+    copy = a360.Checkpoint("elsewhere", 0, root / "elsewhere")
+    assert copy.digest == series.checkpoints[0].digest != series.checkpoints[1].digest
+
+
+def test_pandas_polars_and_duckdb_read_it_in_one_line(small_series: Path, tmp_path: Path) -> None:
+    n = len(score(small_series, tmp_path))
+    folder = tmp_path / "small" / "memorization"
+    with_pandas = pd.read_parquet(folder)
+    with_polars = pl.read_parquet(f"{folder}/**/*.parquet", hive_partitioning=True)
+    with_duckdb = duckdb.sql(f"select * from read_parquet('{folder}/**/*.parquet', hive_partitioning = true)").df()
+    for frame in (with_pandas, with_polars.to_pandas(), with_duckdb):
+        assert len(frame) == n
+        assert set(frame["ckpt"].astype(str)) == {f"ckpt_{i:03d}" for i in range(4)}
+        assert {"series", "chunk", "position", "correct", "exact_prefix", "match"} <= set(frame.columns)
+    correct = {int(frame["correct"].sum()) for frame in (with_pandas, with_polars.to_pandas(), with_duckdb)}
+    assert len(correct) == 1
+
+
+def test_a_leftover_temporary_file_is_no_result(small_series: Path, tmp_path: Path) -> None:
+    n = len(score(small_series, tmp_path, "0"))
+    (part,) = parts(tmp_path)
+    (part.parent / ".part-9.parquet.abc.tmp").write_bytes(part.read_bytes()[:100])
+    assert len(pd.read_parquet(tmp_path / "small" / "memorization")) == n
+    assert score(small_series, tmp_path, "0").report.computed == 0
+
+
+def test_a_part_written_twice_counts_once(small_series: Path, tmp_path: Path) -> None:
+    first = score(small_series, tmp_path, "0")
+    (part,) = parts(tmp_path)
+    shutil.copy(part, part.with_name("part-99999999999999999999-copy.parquet"))
+    pd.testing.assert_frame_equal(score(small_series, tmp_path, "0").frame(), first.frame())
+
+
+def test_a_damaged_part_is_named(small_series: Path, tmp_path: Path) -> None:
+    score(small_series, tmp_path, "0")
+    (part,) = parts(tmp_path)
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(StoreError, match=part.name):
+        score(small_series, tmp_path, "0")
+
+
+def test_an_output_that_is_not_a_folder_is_refused(small_series: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("here first")
+    with pytest.raises(StoreError, match="not writable"):
+        score(small_series, blocked, "0")
+
+
+def test_provenance_is_stored_and_a_mixture_is_said(small_series: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    score(small_series, tmp_path, "0")
+    monkeypatch.setattr(a360, "__version__", "0.0.9")
+    mixed = score(small_series, tmp_path, "0:2")
+    table = mixed.provenance()
+    assert {"checkpoint", "engine", "device", "machine", "python", "written"} <= set(table.columns)
+    assert any("results mix analysis360s: 0.0.9; " in note for note in mixed.notes)

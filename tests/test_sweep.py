@@ -1,0 +1,152 @@
+"""The loop: killed at any moment it continues; shards add up; a bad checkpoint does not stop the others."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import MakeSeries, save_llama
+from test_store import parts, score
+
+import analysis360 as a360
+from analysis360.errors import CheckpointError, SelectionError
+
+COMMAND = [sys.executable, "-m", "analysis360.cli", "memorization", "--engine", "torch"]
+
+
+def command(series: Path, out: Path, *more: str) -> list[str]:
+    return [*COMMAND, "--series", str(series), "--out", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def long_series(make_series: MakeSeries) -> Path:
+    return make_series(checkpoints=12, chunks=8, rows=60, name="long")
+
+
+def test_killed_again_and_again_it_ends_as_if_undisturbed(long_series: Path, tmp_path: Path) -> None:
+    undisturbed = score(long_series, tmp_path / "calm", prompt_tokens=8, continuation_tokens=32)
+    arguments = command(long_series, tmp_path / "killed", "--prompt-tokens", "8", "--quiet")
+    kills = 0
+    for _ in range(60):
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = len(parts(tmp_path / "killed"))
+        while process.poll() is None and len(parts(tmp_path / "killed")) == before:
+            time.sleep(0.01)
+        if process.poll() is not None:
+            break
+        time.sleep(0.013 * (kills % 7))  # at different moments of the next checkpoint
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert process.wait() == 0
+    assert kills >= 3
+    stored = pd.read_parquet(tmp_path / "killed" / "long" / "memorization")
+    assert not stored.duplicated(["ckpt", "chunk", "position"]).any()
+    assert len(stored) == len(undisturbed)
+    result = score(long_series, tmp_path / "killed", prompt_tokens=8, continuation_tokens=32)
+    assert result.report.computed == 0
+    pd.testing.assert_frame_equal(result.frame(), undisturbed.frame())
+
+
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_keeps_finished_units_and_says_how_to_go_on(
+    long_series: Path, tmp_path: Path, interrupt: signal.Signals
+) -> None:
+    process = subprocess.Popen(
+        command(long_series, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not parts(tmp_path):
+        time.sleep(0.01)
+    process.send_signal(interrupt)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "run the same command to go on" in errors
+    assert "Traceback" not in errors
+    stored = len(pd.read_parquet(tmp_path / "long" / "memorization"))
+    again = subprocess.run(command(long_series, tmp_path, "--quiet"), capture_output=True, text=True, check=True)
+    assert f"{stored:,} stored already" in again.stdout
+
+
+def test_shards_add_up_to_the_whole(long_series: Path, tmp_path: Path) -> None:
+    names = [[c.name for c in score(long_series, tmp_path, shard=f"{i}/5").checkpoints] for i in range(5)]
+    assert sorted(name for shard in names for name in shard) == [f"ckpt_{i:03d}" for i in range(12)]
+    whole = score(long_series, tmp_path)
+    assert whole.report.computed == 0
+    pd.testing.assert_frame_equal(whole.frame(), score(long_series, tmp_path / "fresh").frame())
+
+
+@pytest.mark.parametrize("shard", ["5/5", "-1/5", "1", "a/b", "1/0"])
+def test_a_malformed_shard_is_refused(small_series: Path, tmp_path: Path, shard: str) -> None:
+    with pytest.raises(SelectionError, match="shard"):
+        score(small_series, tmp_path, shard=shard)
+
+
+def test_a_bad_checkpoint_is_named_last_and_the_others_are_stored(make_series: MakeSeries, tmp_path: Path) -> None:
+    root = make_series(checkpoints=3, chunks=2)
+    (root / "checkpoints/ckpt_001/model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(CheckpointError, match="ckpt_001"):
+        score(root, tmp_path)
+    stored = pd.read_parquet(tmp_path / "small" / "memorization")
+    assert set(stored["ckpt"].astype(str)) == {"ckpt_000", "ckpt_002"}
+    save_llama(root / "checkpoints/ckpt_001", seed=50)
+    assert score(root, tmp_path).report.computed == len(stored) // 2
+
+
+def test_equal_checkpoints_are_computed_once_and_shown_twice(make_series: MakeSeries, tmp_path: Path) -> None:
+    root = make_series(checkpoints=2, chunks=1)
+    shutil.copy(root / "checkpoints/ckpt_000/model.safetensors", root / "checkpoints/ckpt_001/model.safetensors")
+    result = score(root, tmp_path)
+    assert len(result) == 2 * result.report.computed
+    matrix = result.matrix()
+    assert matrix.loc["ckpt_000"].equals(matrix.loc["ckpt_001"])
+    assert score(root, tmp_path, "1").report.computed == 0
+
+
+def test_seen_scores_only_what_each_checkpoint_had_been_trained_on(small_series: Path, tmp_path: Path) -> None:
+    result = score(small_series, tmp_path, chunks="seen")
+    frame = result.frame()
+    train = frame[frame["role"] == "train"]
+    assert (train["exposures"] == 1).all()
+    assert train.groupby("ckpt", observed=True)["chunk"].nunique().tolist() == [1, 2, 3, 4]
+    assert result.matrix().isna().to_numpy().sum() == (3 + 2 + 1) * 12
+
+
+def test_exposure_is_joined_for_text_controls_and_canaries(small_series: Path, tmp_path: Path) -> None:
+    frame = score(small_series, tmp_path).frame()
+    at = frame.set_index(["ckpt", "chunk", "row"]).sort_index()
+    assert at.loc[("ckpt_002", "train_001", 0), "exposures"] == 1
+    assert at.loc[("ckpt_002", "train_001", 0), "tokens_since"] == 780
+    assert at.loc[("ckpt_000", "train_001", 0), "exposures"] == 0
+    assert pd.isna(at.loc[("ckpt_000", "train_001", 0), "tokens_since"])
+    assert at.loc[("ckpt_003", "held-out_000", 0), "exposures"] == 0
+    planted = [at.loc[(f"ckpt_{i:03d}", "canaries", 0), "exposures"] for i in range(4)]
+    assert planted == [1, 1, 2, 2]
+    assert [at.loc[(f"ckpt_{i:03d}", "canaries", 1), "exposures"] for i in range(4)] == [0, 2, 2, 2]
+    assert at.loc[("ckpt_003", "canaries", 0), "tokens_since"] == 780
+    assert at.loc[("ckpt_003", "canaries", 2), "exposures"] == 0
+    assert at.loc[("ckpt_003", "canaries", 1), "planted_first"] == 2
+
+
+def test_the_matrix_is_the_frame_unfolded(small_series: Path, tmp_path: Path) -> None:
+    result = score(small_series, tmp_path)
+    matrix = result.matrix("score")
+    for line in result.frame().sample(50, random_state=0).itertuples():
+        assert matrix.loc[line.ckpt, (line.chunk, line.position)] == line.score
+
+
+def test_a_chunk_with_fewer_sequences_than_asked_gives_all_and_says_so(small_series: Path, tmp_path: Path) -> None:
+    result = score(small_series, tmp_path, "0", sequences=50)
+    assert len(result) == 75
+    assert any("fewer than 50 sequences (12)" in note for note in result.notes)
+
+
+def test_reading_without_computing_starts_no_engine(small_series: Path, tmp_path: Path) -> None:
+    with pytest.raises(a360.StoreError, match="no results of these settings"):
+        a360.memorization(small_series, out=tmp_path, compute=False, engine="torch")
+    assert not tmp_path.joinpath("small", "memorization").exists()
