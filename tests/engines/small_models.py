@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from reference import Continuation, continue_greedily
+from reference import Continuation, continue_greedily, open_model
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from analysis360.series import Checkpoint
@@ -71,7 +71,12 @@ def save_pickled(model: PreTrainedModel, folder: Path, index: int = 0, shards: i
     folder.mkdir(parents=True)
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
-    state = model.state_dict()
+    # Files of GPT-NeoX call the head embed_out; transformers renames it as it loads.
+    neox = model.config.model_type == "gpt_neox"
+    state = {
+        ("embed_out.weight" if neox and k == "lm_head.weight" else k): v
+        for k, v in model.state_dict().items()
+    }
     if shards == 1:
         torch.save(state, folder / "pytorch_model.bin")
         return Checkpoint(folder.name, index, folder)
@@ -92,6 +97,22 @@ def copy_of(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     """A copy to be broken; the original stays as it is."""
     shutil.copytree(checkpoint.path, folder)
     return Checkpoint(folder.name, 9, folder)
+
+
+def with_twins(known: Known, folder: Path) -> tuple[Checkpoint, int]:
+    """Checkpoint 0 of an untied series with two equal rows in the head, so that two ids tie exactly.
+
+    The other id is one that the model never says; the one returned is what it says most.
+    """
+    model = open_model(known.checkpoints[0].path)
+    said = known.truths[0].ids
+    favourite = int(np.bincount(said.ravel()).argmax())
+    twin = next(token for token in range(VOCABULARY) if token not in said)
+    with torch.no_grad():
+        model.lm_head.weight[twin] = model.lm_head.weight[favourite]
+    checkpoint = save(model, folder)
+    shutil.copy(known.checkpoints[0].path / "config.json", folder)
+    return checkpoint, favourite
 
 
 def make_known(make: Callable[[int], PreTrainedModel], root: Path) -> Known:

@@ -23,6 +23,7 @@ from small_models import (
     llama,
     save,
     save_pickled,
+    with_twins,
 )
 
 from analysis360.engines import STOPPED, open_engine, resolve_kind
@@ -63,6 +64,8 @@ def engine(untied: Known) -> TorchEngine:
 
 
 # --- generate
+# The [pythia] cases fail: files of GPT-NeoX name the head embed_out.weight, as transformers itself saves it, and the
+# engine looks for lm_head.weight; transformers renames it as it loads (conversion_mapping).
 
 
 def test_continues_as_the_slow_reference_does(known: Known) -> None:
@@ -185,18 +188,20 @@ def test_a_changed_id_is_missed_at_its_own_position(untied: Known, engine: Torch
 
 
 def test_two_ids_that_tie_exactly_are_seen_as_gap_zero(untied: Known, tmp_path: Path) -> None:
-    model = open_model(untied.checkpoints[0].path)
-    said = untied.truths[0].ids
-    favourite = int(np.bincount(said.ravel()).argmax())
-    twin = next(token for token in range(VOCABULARY) if token not in said)
-    with torch.no_grad():
-        model.lm_head.weight[twin] = model.lm_head.weight[favourite]
-    forced = loaded(save(model, tmp_path / "twins")).forced(untied.whole(0), PROMPT)
-    at_tie = said == favourite
-    # A later position of a row may follow either twin; those given here follow the favourite.
-    assert at_tie.any()
-    np.testing.assert_allclose(forced.gap[at_tie], 0, atol=1e-5)
-    assert (forced.gap[~at_tie] > TIE).mean() > 0.95
+    twins, favourite = with_twins(untied, tmp_path / "twins")
+    forced = loaded(twins).forced(untied.whole(0), PROMPT)
+    tied = untied.truths[0].ids == favourite
+    assert tied.any()
+    np.testing.assert_allclose(forced.gap[tied], 0, atol=1e-5)
+    assert (forced.gap[~tied] > TIE).mean() > 0.95
+
+
+def test_what_generation_chooses_at_an_exact_tie_is_a_hit(untied: Known, tmp_path: Path) -> None:
+    engine = loaded(with_twins(untied, tmp_path / "twins")[0])
+    said = engine.generate(untied.prompts, CONTINUATION)
+    forced = engine.forced(np.concatenate([untied.prompts, said], axis=1), PROMPT)
+    assert (forced.gap == 0).any()
+    assert forced.hit[(forced.gap == 0) | (forced.gap > TIE)].all()
 
 
 # --- swapping
@@ -245,7 +250,7 @@ def test_pickles_of_the_old_format_load(tmp_path: Path) -> None:
 def test_derived_buffers_that_released_pythia_files_hold_are_no_extra_tensors(
     pythia: Known, tmp_path: Path
 ) -> None:
-    # Fails: attention.bias and attention.masked_bias, in every released Pythia file, are refused as extra tensors;
+    # Fails: even with embed_out renamed, attention.bias and attention.masked_bias are refused as extra tensors;
     # transformers ignores both (GPTNeoXPreTrainedModel._keys_to_ignore_on_load_unexpected).
     checkpoint = copy_of(pythia.checkpoints[0], tmp_path / "released")
     file = checkpoint.path / "model.safetensors"
@@ -479,6 +484,7 @@ def test_a_bad_checkpoint_is_refused_as_the_first_one(
 def test_a_config_of_nonsense_values_is_refused(
     untied: Known, tmp_path: Path, changes: dict[str, object]
 ) -> None:
+    # Fails but for hidden_act: StrictDataclassFieldValidationError and ZeroDivisionError come through raw.
     bad = copy_of(untied.checkpoints[0], tmp_path / "step77")
     edit_config(bad.path, **changes)
     message = refused(TorchEngine(device="cpu"), bad)
@@ -500,9 +506,12 @@ def test_a_bad_first_checkpoint_does_not_become_the_measure_of_the_series(
 
 
 @pytest.mark.parametrize(
-    "content", [{"model": {"weight": torch.ones(2)}}, [1, 2], {"weight": "text"}], ids=str
+    "content",
+    [{"model": {"weight": torch.ones(2)}}, [1, 2], {"weight": "text"}],
+    ids=["nested", "list", "text"],
 )
 def test_a_pickle_of_something_else_is_refused(tmp_path: Path, content: object) -> None:
+    # Fails for what holds no tensors: AttributeError: 'dict' object has no attribute 'shape'.
     bad = save_pickled(llama(0), tmp_path / "step77")
     torch.save(content, bad.path / "pytorch_model.bin")
     message = refused(TorchEngine(device="cpu"), bad)

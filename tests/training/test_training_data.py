@@ -151,7 +151,7 @@ def test_canaries_are_spaced_as_their_name_says(recipe: Recipe) -> None:
     canaries = plan(recipe)
     chunks = [{chunk for chunk, _ in canary.planted} for canary in canaries if canary.spacing == "chunk"]
     assert all(len(each) == 1 for each in chunks)
-    assert len(set.union(*chunks)) == len(chunks) == recipe.canaries.in_one_chunk
+    assert len(set.union(*chunks)) == len(chunks) == len(recipe.canaries.one_chunk)
     for canary in canaries:
         if canary.spacing == "even":
             places = np.array([chunk * recipe.data.rows + row for chunk, row in canary.planted])
