@@ -62,7 +62,9 @@ def memorization(
     if compute:
         store.prepare()
     elif not store.folder("memorization", asdict(how)).exists():
-        raise StoreError(f"no results of these settings in {store.path}; run `analysis360 memorization` first")
+        raise StoreError(
+            f"no results of these settings in {store.path}; run `analysis360 memorization` first"
+        )
     plan = _plan(series, selected, chunks)
     pieces = _pieces(series, plan)
     panels = {chunk.name: _panel(series, store, chunk, sequences, how) for chunk in pieces}

@@ -37,8 +37,8 @@ def _drawings(result: MemorizationResult) -> dict[str, Callable[[], Axes]]:
         "summary": lambda: figures.plot_summary(result.summary()),
         "figure7_distribution": result.plot_distribution,
         "figure8_chunks": result.plot_chunks,
-        "figure9_score": lambda: result.plot_correlation("score"),
-        "figure9_extractible": lambda: result.plot_correlation("extractible"),
+        "figure9_score": lambda: result.correlation("score").plot(),
+        "figure9_extractible": lambda: result.correlation("extractible").plot(),
         "exposure": result.plot_exposure,
     }
     metrics = result.metrics()

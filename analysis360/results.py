@@ -31,6 +31,16 @@ SPACINGS = ("even", "chunk", "never")
 MIXABLE = ("engine", "device", "machine", "analysis360")
 
 
+class Correlation(summaries.Correlations):
+    """Correlation of sequences between checkpoints, and its figure."""
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Figure 9: a heat map, checkpoint by checkpoint."""
+        from analysis360 import figures
+
+        return figures.plot_correlation(self, ax)
+
+
 @dataclass(frozen=True)
 class MemorizationResult:
     """What the selected checkpoints know of the selected chunks."""
@@ -209,9 +219,9 @@ class MemorizationResult:
         """Per checkpoint and group: n, mean score and extractible share with 95 % intervals."""
         return summaries.summary(self.frame(), self.chunks_in_series)
 
-    def correlation(self, value: Value = "score", seen_by: SeenBy = "both") -> summaries.Correlations:
-        """Checkpoint by checkpoint correlation over sequences (Figure 9)."""
-        return summaries.correlations(self.frame(), value, seen_by)
+    def correlation(self, value: Value = "score", seen_by: SeenBy = "both") -> Correlation:
+        """Checkpoint by checkpoint correlation over sequences seen by both, or over all (Figure 9)."""
+        return Correlation(**vars(summaries.correlations(self.frame(), value, seen_by)))
 
     def plot_distribution(self, ax: Axes | None = None) -> Axes:
         """Figure 7: the distribution over the l + 1 scores of each checkpoint, seen chunks only."""
@@ -225,13 +235,7 @@ class MemorizationResult:
         """Figure 8: score by group of chunks, one line a checkpoint."""
         from analysis360 import figures
 
-        return figures.plot_chunks(summaries.chunk_groups(self.frame()), ax)
-
-    def plot_correlation(self, value: Value = "score", ax: Axes | None = None) -> Axes:
-        """Figure 9: checkpoint by checkpoint correlation."""
-        from analysis360 import figures
-
-        return figures.plot_correlation(self.correlation(value), ax)
+        return figures.plot_chunks(summaries.chunk_groups(self.frame()), ax, held_out=self.summary())
 
     def plot_exposure(self, ax: Axes | None = None) -> Axes:
         """Score against tokens since last exposure, minus not-yet-seen chunks at the same checkpoint."""

@@ -90,7 +90,9 @@ MakeSeries = Callable[..., Path]
 def make_series(tmp_path_factory: pytest.TempPathFactory) -> MakeSeries:
     """Build a series in a new folder and return the folder."""
 
-    def make(checkpoints: int = 4, chunks: int = 4, rows: int = 12, name: str = "small", seed: int = 0) -> Path:
+    def make(
+        checkpoints: int = 4, chunks: int = 4, rows: int = 12, name: str = "small", seed: int = 0
+    ) -> Path:
         root = tmp_path_factory.mktemp(name)
         for i in range(checkpoints):
             save_llama(root / f"checkpoints/ckpt_{i:03d}", seed + i)
@@ -101,7 +103,9 @@ def make_series(tmp_path_factory: pytest.TempPathFactory) -> MakeSeries:
         write_rows(root / "canaries.jsonl", 3, 300 + seed, "canary")
         order, done = [i % chunks for i in range(checkpoints)], list(range(1, checkpoints + 1))
         at = {"second": min(2, chunks - 1), "one": min(1, chunks - 1)}
-        text = MANIFEST.format(name=name, checkpoints=checkpoints, chunks=chunks, order=order, done=done, **at)
+        text = MANIFEST.format(
+            name=name, checkpoints=checkpoints, chunks=chunks, order=order, done=done, **at
+        )
         (root / "series.toml").write_text(text)
         return root
 

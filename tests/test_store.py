@@ -91,7 +91,9 @@ def test_a_larger_panel_computes_only_what_is_new(small_series: Path, tmp_path: 
         {"compat": "analysis360"},
     ],
 )
-def test_results_of_other_settings_live_side_by_side(small_series: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_results_of_other_settings_live_side_by_side(
+    small_series: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
     before = score(small_series, tmp_path, "0").frame()
     assert score(small_series, tmp_path, "0", **change).report.computed == 75
     assert len(list(tmp_path.glob("*/memorization/settings=*"))) == 2
@@ -104,10 +106,17 @@ def test_settings_are_written_beside_the_results(small_series: Path, tmp_path: P
     score(small_series, tmp_path, "0", seed=5)
     (file,) = tmp_path.glob("small/memorization/settings=*/_settings.json")
     stored = json.loads(file.read_text())
-    assert (stored["prompt_tokens"], stored["seed"], stored["dtype"], stored["engine"]) == (8, 5, "float32", "torch")
+    assert (stored["prompt_tokens"], stored["seed"], stored["dtype"], stored["engine"]) == (
+        8,
+        5,
+        "float32",
+        "torch",
+    )
 
 
-def test_other_weights_under_the_same_name_are_never_mixed_in(make_series: MakeSeries, tmp_path: Path) -> None:
+def test_other_weights_under_the_same_name_are_never_mixed_in(
+    make_series: MakeSeries, tmp_path: Path
+) -> None:
     root = make_series(checkpoints=2, chunks=2)
     old = score(root, tmp_path)
     shutil.rmtree(root / "checkpoints/ckpt_001")
@@ -144,7 +153,9 @@ def test_pandas_polars_and_duckdb_read_it_in_one_line(small_series: Path, tmp_pa
     folder = tmp_path / "small" / "memorization"
     with_pandas = pd.read_parquet(folder)
     with_polars = pl.read_parquet(f"{folder}/**/*.parquet", hive_partitioning=True)
-    with_duckdb = duckdb.sql(f"select * from read_parquet('{folder}/**/*.parquet', hive_partitioning = true)").df()
+    with_duckdb = duckdb.sql(
+        f"select * from read_parquet('{folder}/**/*.parquet', hive_partitioning = true)"
+    ).df()
     for frame in (with_pandas, with_polars.to_pandas(), with_duckdb):
         assert len(frame) == n
         assert set(frame["ckpt"].astype(str)) == {f"ckpt_{i:03d}" for i in range(4)}
@@ -183,7 +194,9 @@ def test_an_output_that_is_not_a_folder_is_refused(small_series: Path, tmp_path:
         score(small_series, blocked, "0")
 
 
-def test_provenance_is_stored_and_a_mixture_is_said(small_series: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_provenance_is_stored_and_a_mixture_is_said(
+    small_series: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     score(small_series, tmp_path, "0")
     monkeypatch.setattr(a360, "__version__", "0.0.9")
     mixed = score(small_series, tmp_path, "0:2")

@@ -69,7 +69,9 @@ def test_interrupted_it_keeps_finished_units_and_says_how_to_go_on(
     assert "run the same command to go on" in errors
     assert "Traceback" not in errors
     stored = len(pd.read_parquet(tmp_path / "long" / "memorization"))
-    again = subprocess.run(command(long_series, tmp_path, "--quiet"), capture_output=True, text=True, check=True)
+    again = subprocess.run(
+        command(long_series, tmp_path, "--quiet"), capture_output=True, text=True, check=True
+    )
     assert f"{stored:,} stored already" in again.stdout
 
 
@@ -87,7 +89,9 @@ def test_a_malformed_shard_is_refused(small_series: Path, tmp_path: Path, shard:
         score(small_series, tmp_path, shard=shard)
 
 
-def test_a_bad_checkpoint_is_named_last_and_the_others_are_stored(make_series: MakeSeries, tmp_path: Path) -> None:
+def test_a_bad_checkpoint_is_named_last_and_the_others_are_stored(
+    make_series: MakeSeries, tmp_path: Path
+) -> None:
     root = make_series(checkpoints=3, chunks=2)
     (root / "checkpoints/ckpt_001/model.safetensors").write_bytes(b"not weights")
     with pytest.raises(CheckpointError, match="ckpt_001"):
@@ -100,7 +104,9 @@ def test_a_bad_checkpoint_is_named_last_and_the_others_are_stored(make_series: M
 
 def test_equal_checkpoints_are_computed_once_and_shown_twice(make_series: MakeSeries, tmp_path: Path) -> None:
     root = make_series(checkpoints=2, chunks=1)
-    shutil.copy(root / "checkpoints/ckpt_000/model.safetensors", root / "checkpoints/ckpt_001/model.safetensors")
+    shutil.copy(
+        root / "checkpoints/ckpt_000/model.safetensors", root / "checkpoints/ckpt_001/model.safetensors"
+    )
     result = score(root, tmp_path)
     assert len(result) == 2 * result.report.computed
     matrix = result.matrix()
@@ -108,7 +114,9 @@ def test_equal_checkpoints_are_computed_once_and_shown_twice(make_series: MakeSe
     assert score(root, tmp_path, "1").report.computed == 0
 
 
-def test_seen_scores_only_what_each_checkpoint_had_been_trained_on(small_series: Path, tmp_path: Path) -> None:
+def test_seen_scores_only_what_each_checkpoint_had_been_trained_on(
+    small_series: Path, tmp_path: Path
+) -> None:
     result = score(small_series, tmp_path, chunks="seen")
     frame = result.frame()
     train = frame[frame["role"] == "train"]
@@ -140,7 +148,9 @@ def test_the_matrix_is_the_frame_unfolded(small_series: Path, tmp_path: Path) ->
         assert matrix.loc[line.ckpt, (line.chunk, line.position)] == line.score
 
 
-def test_a_chunk_with_fewer_sequences_than_asked_gives_all_and_says_so(small_series: Path, tmp_path: Path) -> None:
+def test_a_chunk_with_fewer_sequences_than_asked_gives_all_and_says_so(
+    small_series: Path, tmp_path: Path
+) -> None:
     result = score(small_series, tmp_path, "0", sequences=50)
     assert len(result) == 75
     assert any("fewer than 50 sequences (12)" in note for note in result.notes)

@@ -119,7 +119,8 @@ def _manifest(raw: dict[str, Any], path: Path) -> Manifest:
             rows = [_record(Canary, row, f"{path} [[canaries.rows]]") for row in raw[key]["rows"]]
             raw[key] = raw[key] | {"rows": rows}
     parsed: dict[str, Any] = {
-        key: _record(kind, raw[key], f"{path} [{key}]") for key, kind in sections.items() if key in raw}
+        key: _record(kind, raw[key], f"{path} [{key}]") for key, kind in sections.items() if key in raw
+    }
     manifest = _record(Manifest, raw | parsed, str(path))
     _check(manifest, path)
     return manifest

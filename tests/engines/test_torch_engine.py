@@ -197,6 +197,7 @@ def test_two_ids_that_tie_exactly_are_seen_as_gap_zero(untied: Known, tmp_path: 
 
 
 def test_what_generation_chooses_at_an_exact_tie_is_a_hit(untied: Known, tmp_path: Path) -> None:
+    # Fails: topk(2) may list the later of two equal ids first, argmax takes the earlier. In bfloat16 ties are common.
     engine = loaded(with_twins(untied, tmp_path / "twins")[0])
     said = engine.generate(untied.prompts, CONTINUATION)
     forced = engine.forced(np.concatenate([untied.prompts, said], axis=1), PROMPT)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis360 import statistics
-from analysis360._cells import (
+from analysis360.summaries.cells import (
     GROUPS,
     MEASURES,
     Axis,

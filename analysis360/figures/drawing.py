@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 
 
 def check(table: pd.DataFrame, columns: str) -> None:
+    """Raise Analysis360Error when the table is empty or lacks a column."""
     missing = [name for name in columns.split() if name not in table.columns]
     if missing:
         raise Analysis360Error(f"the table lacks the columns {', '.join(missing)}")
@@ -49,6 +50,7 @@ def axes_or_new(ax: Axes | None, width: float, height: float) -> Axes:
 
 
 def pair_or_new(axes: Sequence[Axes] | None) -> tuple[Axes, Axes]:
+    """The two axes given, or two side by side on a new figure."""
     if axes is not None:
         if len(axes) != 2:
             raise Analysis360Error(f"expected two Axes, got {len(axes)}")
@@ -60,6 +62,7 @@ def pair_or_new(axes: Sequence[Axes] | None) -> tuple[Axes, Axes]:
 
 
 def values(table: pd.DataFrame, name: str) -> Floats:
+    """A column as float64."""
     return table[name].to_numpy(np.float64)
 
 
@@ -78,6 +81,7 @@ def short(tokens: float) -> str:
 
 
 def tokens_axis(ax: Axes, label: str = "tokens trained") -> None:
+    """Label the x axis in tokens, with k, M, B for thousands, millions, billions."""
     ax.set_xlabel(label)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     if ax.get_xscale() == "linear":

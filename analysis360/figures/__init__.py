@@ -21,7 +21,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from analysis360._drawing import (
+from analysis360.figures.drawing import (
     BLUE,
     GREEN,
     GREY,
@@ -45,7 +45,13 @@ from analysis360._drawing import (
     values,
     write_whole,
 )
-from analysis360._rows import chunk_heat, chunk_lines, chunk_ticks, distribution_bars, distribution_heat
+from analysis360.figures.rows import (
+    chunk_heat,
+    chunk_lines,
+    chunk_ticks,
+    distribution_bars,
+    distribution_heat,
+)
 from analysis360.errors import Analysis360Error
 from analysis360.summaries import Correlations
 

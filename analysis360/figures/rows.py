@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import FuncFormatter
 
-from analysis360._drawing import (
+from analysis360.figures.drawing import (
     GREY,
     INK,
     LINES_IN_LEGEND,
@@ -39,6 +39,7 @@ def distribution_bars(ax: Axes, grid: Floats, scores: Floats) -> float:
 
 
 def distribution_heat(ax: Axes, grid: Floats, scores: Floats) -> None:
+    """A heat map of the share of sequences at each score, a row a checkpoint."""
     known = grid[np.isfinite(grid) & (grid > 0)]
     low, high = (known.min(), known.max()) if known.size else (0.1, 100.0)
     step = scores[1] - scores[0] if len(scores) > 1 else 1.0

@@ -104,12 +104,14 @@ class Cells:
 
 
 def require(frame: pd.DataFrame, names: str) -> None:
+    """Raise Analysis360Error naming every column the table lacks."""
     missing = [name for name in ("ckpt", "chunk", "tokens", *names.split()) if name not in frame.columns]
     if missing:
         raise Analysis360Error(f"the frame lacks the columns {', '.join(missing)}; pass Result.frame()")
 
 
 def axis_of(frame: pd.DataFrame, name: str) -> Axis:
+    """The used categories of a column, in order, and the code of every row."""
     column = frame[name]
     if not isinstance(column.dtype, pd.CategoricalDtype) or column.isna().any():
         raise Analysis360Error(
@@ -122,10 +124,12 @@ def axis_of(frame: pd.DataFrame, name: str) -> Axis:
 
 
 def is_value(frame: pd.DataFrame, column: str, value: str) -> Bools:
+    """[rows] whether a column holds the value."""
     return (frame[column] == value).to_numpy(bool)
 
 
 def scored(frame: pd.DataFrame) -> Bools:
+    """[rows] whether a sequence has a score."""
     return frame["score"].notna().to_numpy(bool)
 
 
@@ -155,6 +159,7 @@ def group_masks(frame: pd.DataFrame) -> dict[str, Bools]:
 
 
 def cells_of(frame: pd.DataFrame, ckpts: Axis, chunks: Axis, mask: Bools) -> Cells:
+    """Tallies of the masked rows by (checkpoint, chunk)."""
     kept = mask & scored(frame)
     codes, levels = pd.factorize(frame["score"].to_numpy()[kept])
     shape = len(ckpts), len(chunks), len(levels)
@@ -166,10 +171,12 @@ def cells_of(frame: pd.DataFrame, ckpts: Axis, chunks: Axis, mask: Bools) -> Cel
 
 
 def bounds_of(name: str, interval: Interval) -> dict[str, float]:
+    """The three columns that an interval fills."""
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def edges_of(since: Floats, bins: int | Sequence[float]) -> Floats:
+    """Bin edges over tokens since the last exposure."""
     if isinstance(bins, int):
         if bins < 1:
             raise Analysis360Error(f"bins must be at least 1, got {bins}")

@@ -1,0 +1,225 @@
+"""The command line: quick help, exit codes, one clear line for bad input and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import MakeSeries
+
+from analysis360.cli import _parser
+
+SHORT = ["--engine", "torch", "--prompt-tokens", "8", "--continuation-tokens", "12", "--quiet"]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "analysis360.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def score(series: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return run("memorization", "--series", series, "--out", out, *SHORT, *more)
+
+
+def commands() -> list[str]:
+    action = next(a for a in _parser()._actions if a.dest == "command" or hasattr(a, "choices") and a.choices)
+    return list(action.choices or [])
+
+
+@pytest.mark.parametrize("command", [[], *[[name] for name in ("memorization", "figures", "series")]])
+def test_help_works_without_heavy_imports(command: list[str]) -> None:
+    code = (
+        "import sys; from analysis360.cli import main\n"
+        f"try: main({[*command, '--help']!r})\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "heavy = {'torch', 'vllm', 'transformers', 'pandas', 'pyarrow', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage: analysis360" in done.stdout
+
+
+def test_every_command_is_known() -> None:
+    assert set(commands()) == {"memorization", "figures", "series"}
+
+
+def test_importing_the_package_is_light() -> None:
+    code = (
+        "import sys, analysis360\n"
+        "heavy = {'torch', 'vllm', 'transformers', 'pandas', 'pyarrow', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_memorization_prints_the_table_and_figures_are_drawn(small_series: Path, tmp_path: Path) -> None:
+    scored = score(small_series, tmp_path / "results")
+    assert scored.returncode == 0, scored.stderr
+    for words in (
+        "ckpt_003",
+        "trained text",
+        "held-out text",
+        "never planted",
+        "mean score [95 %]",
+        "300 sequences",
+    ):
+        assert words in scored.stdout
+    drawn = run(
+        "figures",
+        "--series",
+        small_series,
+        "--out",
+        tmp_path / "results",
+        *SHORT[:-1],
+        "--to",
+        tmp_path / "f",
+    )
+    assert drawn.returncode == 0, drawn.stderr
+    names = {path.name for path in (tmp_path / "f").iterdir()}
+    stems = [
+        "summary",
+        "figure7_distribution",
+        "figure8_chunks",
+        "figure9_score",
+        "figure9_extractible",
+        "canaries",
+    ]
+    assert {f"{stem}.{suffix}" for stem in [*stems, "exposure"] for suffix in ("png", "pdf")} == names
+
+
+def test_figures_without_results_say_what_to_run(small_series: Path, tmp_path: Path) -> None:
+    done = run("figures", "--series", small_series, "--out", tmp_path, "--engine", "torch")
+    assert done.returncode == 1
+    assert "run `analysis360 memorization` first" in done.stderr
+
+
+def test_series_shows_what_a_series_holds(small_series: Path) -> None:
+    done = run("series", small_series)
+    assert done.returncode == 0
+    assert "ckpt_000 to ckpt_003" in done.stdout
+
+
+def edit_line(path: Path, number: int, line: str) -> None:
+    lines = path.read_text().splitlines()
+    lines[number - 1] = line
+    path.write_text("\n".join(lines) + "\n")
+
+
+def malformed(root: Path) -> None:
+    edit_line(root / "train/train_001.jsonl", 5, '{"token_ids": [1, 2')
+
+
+def fraction(root: Path) -> None:
+    edit_line(root / "train/train_001.jsonl", 5, json.dumps({"token_ids": [1.5] * 72, "source": "text"}))
+
+
+def beyond(root: Path) -> None:
+    edit_line(root / "train/train_001.jsonl", 5, json.dumps({"token_ids": [96] * 72, "source": "text"}))
+
+
+def no_chunk(root: Path) -> None:
+    (root / "train/train_001.jsonl").unlink()
+
+
+def no_weights(root: Path) -> None:
+    (root / "checkpoints/ckpt_001/model.safetensors").unlink()
+
+
+def no_config(root: Path) -> None:
+    (root / "checkpoints/ckpt_001/config.json").unlink()
+
+
+def bad_manifest(root: Path) -> None:
+    with (root / "series.toml").open("a") as file:
+        file.write("\n[surprise]\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (malformed, "train_001.jsonl line 5: expected"),
+        (fraction, "train_001.jsonl line 5: id 1.5 at position 0 is not an integer"),
+        (beyond, "train_001.jsonl line 5: id 96 at position 0; the vocabulary has 96 ids"),
+        (no_chunk, "chunk train_001"),
+        (no_weights, "checkpoint ckpt_001: no model.safetensors"),
+        (no_config, "checkpoint ckpt_001"),
+        (bad_manifest, "unknown key 'surprise'"),
+    ],
+)
+def test_a_damaged_series_gives_one_line(
+    make_series: MakeSeries, tmp_path: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    root = make_series(checkpoints=2, chunks=2)
+    damage(root)
+    done = score(root, tmp_path)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert done.stderr.startswith("analysis360: ")
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not list(tmp_path.glob("**/.*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--ckpts", "9"], "checkpoint 9 is out of range: the series has 4"),
+        (["--ckpts", "ckpt_9"], "unknown checkpoint 'ckpt_9'"),
+        (["--ckpts", "3:1"], "empty or reversed"),
+        (["--ckpts", "2:2"], "empty or reversed"),
+        (["--chunks", "7"], "chunk 7 is out of range"),
+        (["--sequences", "0"], "sequences: expected at least 1"),
+        (["--prompt-tokens", "0"], "prompt tokens: expected at least 1"),
+        (["--continuation-tokens", "300"], "continuation tokens: expected 1 to 256"),
+        (["--shard", "4/4"], "shard '4/4'"),
+        (["--engine", "jax"], "invalid choice: 'jax'"),
+    ],
+)
+def test_wrong_arguments_exit_with_2(
+    small_series: Path, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    done = score(small_series, tmp_path, *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_rows_shorter_than_asked_are_named(small_series: Path, tmp_path: Path) -> None:
+    done = score(small_series, tmp_path, "--prompt-tokens", "60", "--continuation-tokens", "60")
+    assert done.returncode == 1
+    assert "expected at least 120 ids (prompt + continuation), found 72" in done.stderr
+
+
+def test_an_unknown_series_is_named(tmp_path: Path) -> None:
+    done = run("memorization", "--series", "nosuch", "--out", tmp_path)
+    assert done.returncode == 1
+    assert "unknown series 'nosuch'" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named(small_series: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    done = score(small_series, tmp_path / "taken")
+    assert done.returncode == 1
+    assert "not writable" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_folder_is_named(small_series: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    done = score(small_series, tmp_path / "results")
+    assert done.returncode == 1
+    assert "not writable" in done.stderr
+
+
+def test_output_to_a_closed_pipe_is_no_error(small_series: Path) -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("needs bash")
+    command = f"{sys.executable} -m analysis360.cli series {small_series} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
