@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -59,18 +59,18 @@ def memorization(
     if not selected:
         raise SelectionError(f"shard {shard} holds none of the selected checkpoints")
     store = Store(out, series.name)
+    model = series.manifest.model
+    blank = Memorization([], {}, how, model.eos_token_id, model.pad_token_id)
     if compute:
         store.prepare()
-    elif not store.folder("memorization", asdict(how)).exists():
+    elif not store.folder(blank.name, blank.settings()).exists():
         raise StoreError(
             f"no results of these settings in {store.path}; run `analysis360 memorization` first"
         )
     plan = _plan(series, selected, chunks)
     pieces = _pieces(series, plan)
     panels = {chunk.name: _panel(series, store, chunk, sequences, how) for chunk in pieces}
-    task = Memorization(
-        plan, panels, how, series.manifest.model.eos_token_id, series.manifest.model.pad_token_id
-    )
+    task = replace(blank, plan=plan, panels=panels)
     report = Report()
     if compute:
         report = sweep(task, store, _opener(how), progress=progress)
@@ -123,7 +123,7 @@ def _panel(series: Series, store: Store, chunk: Chunk, sequences: int, how: Sett
     def draw(n: int) -> Panel:
         return draw_panel(chunk, n=n, width=how.width, seed=how.seed, vocabulary=series.vocabulary, eos=eos)
 
-    return store.panel(chunk, draw, n=sequences, width=how.width, seed=how.seed)
+    return store.panel(chunk, draw, n=sequences, width=how.width, seed=how.seed, eos=eos)
 
 
 def _short(chunks: Sequence[Chunk], panels: dict[str, Panel], sequences: int) -> list[str]:

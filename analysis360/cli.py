@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _figures_arguments(_command(commands, "figures", "draw the figures from stored results"))
     series = _command(commands, "series", "show what a series holds")
-    series.add_argument("series", help="folder, manifest or shipped name")
+    series.add_argument("series", help="folder with series.toml, or a manifest")
     series.set_defaults(run=_series)
     return parser
 
@@ -92,7 +92,7 @@ def _figures_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _selection_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--series", default="series.toml", help="folder, manifest or shipped name")
+    add("--series", default="series.toml", help="folder with series.toml, or a manifest")
     add("--ckpts", default=":", metavar="SELECTOR", help="0:360:36, 35:360:36, 0,35,71, -1, ckpt_100")
     add("--chunks", default="all", metavar="seen|all|SELECTOR", help="trained chunks to score")
     add("--sequences", type=int, default=1000, metavar="N", help="sequences a chunk, at most")

@@ -17,11 +17,11 @@ def digest_of(value: Any) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hex. Remembered a user by path, size, modification time and inode."""
+    """SHA-256 of a file, hex. Remembered a user by path, size, times and inode."""
     status = path.stat()
-    stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
+    stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
     memo = _memo_folder() / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(memo.read_text())
         if known["stamp"] == stamp:
             return str(known["sha256"])

@@ -135,7 +135,7 @@ def parse_row(line: bytes, fields: tuple[str, ...], where: str) -> tuple[list[in
     try:
         record = json.loads(line)
         ids = [token for field in fields for token in record[field]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         expected = "{" + ", ".join(f'"{field}": [ids]' for field in fields) + ', "source": "..."}'
         raise DataError(f"{where}: expected {expected}, found {line[:60]!r}") from None
     return ids, str(record.get("source", "unknown"))

@@ -72,9 +72,11 @@ class Store:
         """Where results of a task under its settings live."""
         return self.path / task / f"settings={digest_of(settings)}"
 
-    def panel(self, chunk: Chunk, draw: Callable[[int], Panel], *, n: int, width: int, seed: int) -> Panel:
+    def panel(
+        self, chunk: Chunk, draw: Callable[[int], Panel], *, n: int, width: int, seed: int, eos: int | None
+    ) -> Panel:
         """The stored panel of a chunk, drawn anew when there is none or it is too small."""
-        key = digest_of([SAMPLER, chunk.digest, seed, width])
+        key = digest_of([SAMPLER, chunk.digest, seed, width, eos])
         file = self.path / "panels" / f"{chunk.name}-{key}.parquet"
         if file.exists():
             stored, asked = _read_panel(file)
@@ -95,8 +97,8 @@ class Store:
         Content decides: of checkpoints or chunks that are equal under two names, one is computed.
         """
         have: dict[Key, list[tuple[int, int]]] = {}
-        for unit in self.stored(task):
-            have.setdefault(unit.key, []).append((unit.start, unit.stop))
+        for stored in self.stored(task):
+            have.setdefault(stored.key, []).append((stored.start, stored.stop))
         left: list[Unit] = []
         for unit in task.units():
             covered = have.setdefault(unit.key, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ from analysis360.series import Series
 
 if TYPE_CHECKING:
     from analysis360.results import MemorizationResult
+
+
+NUMBER = re.compile(r"-?[\d,]+(\.\d+)?")
 
 
 def memorization_table(result: MemorizationResult) -> str:
@@ -104,9 +108,7 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Left-aligned text columns under a ruled header; columns of numbers are aligned right."""
     table = [list(header), *map(list, rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
-    right = [
-        all(row[i].replace(",", "").replace(".", "").isdigit() for row in rows) for i in range(len(header))
-    ]
+    right = [all(NUMBER.fullmatch(row[i]) for row in rows) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
         cells = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True))

@@ -28,7 +28,9 @@ def score(series: Path, out: Path, *more: str) -> subprocess.CompletedProcess[st
 
 
 def commands() -> list[str]:
-    action = next(a for a in _parser()._actions if a.dest == "command" or hasattr(a, "choices") and a.choices)
+    action = next(
+        a for a in _parser()._actions if a.dest == "command" or (hasattr(a, "choices") and a.choices)
+    )
     return list(action.choices or [])
 
 

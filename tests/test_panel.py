@@ -382,7 +382,7 @@ def kept(tmp_path, chunk, n=5, **how):
     """A panel by way of the store, as `memorization` asks for it."""
     width, seed = how.get("width", WIDTH), how.get("seed", 0)
     return Store(tmp_path / "results", "s").panel(
-        chunk, lambda n: draw(chunk, n, **how), n=n, width=width, seed=seed
+        chunk, lambda n: draw(chunk, n, **how), n=n, width=width, seed=seed, eos=how.get("eos", EOS)
     )
 
 

@@ -79,13 +79,13 @@ def resolve_kind(kind: str) -> str:
     return "vllm" if torch.cuda.is_available() else "torch"
 
 
-def open_engine(kind: str, *, dtype: str, max_tokens: int, threads: int | None = None) -> Engine:
+def open_engine(kind: str, *, dtype: str, max_tokens: int) -> Engine:
     """An engine for sequences of up to `max_tokens` ids, computing in `dtype`. Raises EngineError."""
     kind = resolve_kind(kind)
     if kind == "vllm":
         from analysis360.engines.vllm_engine import VllmEngine
 
-        return VllmEngine(dtype=dtype, max_tokens=max_tokens, threads=threads)
+        return VllmEngine(dtype=dtype, max_tokens=max_tokens)
     from analysis360.engines.torch_engine import TorchEngine
 
-    return TorchEngine(dtype=dtype, threads=threads)
+    return TorchEngine(dtype=dtype)

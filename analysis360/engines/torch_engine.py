@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from analysis360.engines import STOPPED, Forced, Ids
-from analysis360.engines.weights import check_config, check_shapes, iterate
-from analysis360.errors import CheckpointError, EngineError
+from analysis360.engines.weights import check_same_model, load_config, load_model
+from analysis360.errors import EngineError
 from analysis360.series import Checkpoint
 
 BATCH = 256
@@ -25,32 +23,20 @@ class TorchEngine:
 
     kind = "torch"
 
-    def __init__(self, dtype: str = "float32", device: str | None = None, threads: int | None = None) -> None:
+    def __init__(self, dtype: str = "float32", device: str | None = None) -> None:
         self.dtype = dtype
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if threads:
-            torch.set_num_threads(threads)
-        self._first: Checkpoint | None = None
-        self._loaded: Checkpoint | None = None
+        self._first: tuple[Checkpoint, Any] | None = None
         self._model: Any = None
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Copy the weights into the one model of the series, every tensor checked first."""
-        self._loaded = None  # until the last tensor is in place the model is neither
+        """Load the checkpoint's model; the one before is given back first, so that memory holds one."""
+        self._model = None
+        config = load_config(checkpoint)
         if self._first is not None:
-            check_config(checkpoint, self._first)
-        if self._model is None:
-            self._model = _empty_model(checkpoint, self.dtype).to(self.device)
-            self._first = checkpoint
-        tied = frozenset(getattr(self._model, "all_tied_weights_keys", None) or {})
-        targets = dict(self._model.named_parameters(remove_duplicate=False))
-        targets |= {name: tensor for name, tensor in self._model.state_dict().items() if name not in targets}
-        check_shapes(checkpoint, {name: tuple(tensor.shape) for name, tensor in targets.items()}, tied)
-        with torch.no_grad():
-            for name, tensor in iterate(checkpoint):
-                if name in targets:
-                    targets[name].copy_(tensor)
-        self._loaded = checkpoint
+            check_same_model(checkpoint, config, *self._first)
+        self._model = load_model(checkpoint, config, self.dtype).to(self.device)
+        self._first = self._first or (checkpoint, config)
 
     @torch.inference_mode()
     def generate(self, ids: Ids, n: int, *, stop: Collection[int] = ()) -> Ids:
@@ -74,6 +60,9 @@ class TorchEngine:
     def forced(self, ids: Ids, start: int) -> Forced:
         """Teacher-forced scores; see `Engine.forced`."""
         model = self._ready(ids)
+        if not len(ids):
+            empty = np.empty((0, ids.shape[1] - start), np.float32)
+            return Forced(empty, empty.astype(bool), empty)
         parts = [self._score(model, ids[i : i + BATCH], start) for i in range(0, len(ids), BATCH)]
         return Forced(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
@@ -82,11 +71,11 @@ class TorchEngine:
         kept = tokens.shape[1] - start
         logits = model(input_ids=tokens[:, :-1], use_cache=False, logits_to_keep=kept).logits.float()
         target = tokens[:, start:]
-        best = logits.topk(2, dim=-1)
         given = logits.gather(-1, target[..., None])[..., 0]
         logprob = given - logits.logsumexp(dim=-1)
-        hit = best.indices[..., 0] == target
-        gap = best.values[..., 0] - best.values[..., 1]
+        hit = logits.argmax(dim=-1) == target  # the choice of `generate`, at exact ties too
+        best = logits.topk(2, dim=-1).values
+        gap = best[..., 0] - best[..., 1]
         return logprob.cpu().numpy(), hit.cpu().numpy(), gap.cpu().numpy()
 
     def describe(self) -> dict[str, str]:
@@ -100,10 +89,10 @@ class TorchEngine:
 
     def close(self) -> None:
         """Drop the model."""
-        self._model = self._first = self._loaded = None
+        self._model = self._first = None
 
     def _ready(self, ids: Ids) -> Any:
-        if self._loaded is None:
+        if self._model is None:
             raise EngineError(
                 "no checkpoint is loaded: call load(checkpoint) first, and again after a failed load"
             )
@@ -119,19 +108,3 @@ def cut_at_stop(ids: Ids, stop: Collection[int]) -> Ids:
     hit = np.isin(ids, list(stop))
     after = (np.cumsum(hit, axis=1) - hit) > 0
     return np.where(after, np.int32(STOPPED), ids)
-
-
-def _empty_model(checkpoint: Checkpoint, dtype: str) -> Any:
-    try:
-        config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = AutoModelForCausalLM.from_config(
-                config, dtype=getattr(torch, dtype), trust_remote_code=False
-            )
-    except (ValueError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"checkpoint {checkpoint.name}: no model for its config.json: {reason}"
-        ) from None
-    return model.eval()

@@ -11,6 +11,7 @@ import numpy as np
 
 from analysis360.engines import Forced, Ids
 from analysis360.engines.torch_engine import TorchEngine, cut_at_stop
+from analysis360.engines.weights import one_line
 from analysis360.errors import EngineError
 from analysis360.series import Checkpoint
 
@@ -36,11 +37,11 @@ class VllmEngine:
 
     kind = "vllm"
 
-    def __init__(self, dtype: str = "float32", max_tokens: int = 64, threads: int | None = None) -> None:
+    def __init__(self, dtype: str = "float32", max_tokens: int = 64) -> None:
         for key, value in ENVIRONMENT.items():
             os.environ.setdefault(key, value)
         # Unset, vLLM's CPU build drops to one thread.
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads or len(os.sched_getaffinity(0))))
+        os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
         self.dtype = dtype
         self._max_tokens = max(max_tokens, PROBE_LENGTH) + 1
         self._oracle = TorchEngine(dtype, device="cpu")
@@ -53,7 +54,7 @@ class VllmEngine:
         Raises CheckpointError where the files are wrong, EngineError where the swap did not take.
         """
         self._loaded = None
-        self._oracle.load(checkpoint)  # checks names, shapes, config and finiteness before vLLM sees them
+        self._oracle.load(checkpoint)  # names, shapes, config and finiteness, before vLLM sees any
         if self._llm is None:
             self._llm = self._start(checkpoint)
         else:
@@ -80,8 +81,13 @@ class VllmEngine:
             "enforce_eager": not torch.cuda.is_available(),
             "seed": 0,
         }
-        with quiet():
-            return LLM(**options)
+        try:
+            with quiet():
+                return LLM(**options)
+        except Exception as error:
+            raise EngineError(
+                f"checkpoint {checkpoint.name}: vLLM does not start: {one_line(error)}; try --engine torch"
+            ) from error
 
     def _verify(self, checkpoint: Checkpoint) -> None:
         vocabulary = checkpoint.vocabulary
@@ -100,6 +106,11 @@ class VllmEngine:
         """Greedy continuation [batch, n]; see `Engine.generate`."""
         from vllm import SamplingParams
 
+        if ids.ndim == 2 and ids.shape[1] + n > self._max_tokens - 1:
+            asked = f"{ids.shape[1]} + {n}"
+            raise EngineError(
+                f"{asked} ids asked of an engine opened for {self._max_tokens - 1}; open a longer one"
+            )
         # ignore_eos without min_tokens: EOS may be chosen, and generation goes on past it.
         params = SamplingParams(temperature=0.0, max_tokens=n, ignore_eos=True, detokenize=False)
         outputs = self._submit(ids, params)
@@ -117,10 +128,11 @@ class VllmEngine:
             for column, position in enumerate(range(start, ids.shape[1])):
                 entries = output.prompt_logprobs[position]
                 given = int(ids[row, position])
-                best = sorted((entry.logprob for entry in entries.values()), reverse=True)[:2]
+                # Best first and, at exact ties, the lowest id first: the choice of greedy decoding.
+                ranked = sorted(entries, key=lambda token: (-entries[token].logprob, token))
                 result.logprob[row, column] = entries[given].logprob
-                result.hit[row, column] = entries[given].rank == 1
-                result.gap[row, column] = best[0] - best[1]
+                result.hit[row, column] = ranked[0] == given
+                result.gap[row, column] = entries[ranked[0]].logprob - entries[ranked[1]].logprob
         return result
 
     def _submit(self, ids: Ids, params: Any) -> list[Any]:

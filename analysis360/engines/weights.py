@@ -1,66 +1,38 @@
-"""Weights of a checkpoint: read as data, never executed, checked before use."""
+"""Weights of a checkpoint: read as data by transformers, never executed, checked before use."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from analysis360.errors import CheckpointError
 from analysis360.series import Checkpoint
 
-Shapes = Mapping[str, tuple[int, ...]]
+# Keys of a config that say how a file was made or how text is sampled, not what the model computes.
+VOLATILE = {"architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache"}
+VOLATILE |= {"bos_token_id", "eos_token_id", "pad_token_id"}
 
 
-def tensor_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every stored tensor; for safetensors from the headers alone."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in checkpoint.weight_files:
-        if file.suffix == ".safetensors":
-            with _safe_open(checkpoint, str(file)) as shard:
-                shapes |= {name: tuple(shard.get_slice(name).get_shape()) for name in shard.keys()}  # noqa: SIM118
-        else:
-            shapes |= {name: tuple(tensor.shape) for name, tensor in _unpickle(checkpoint, str(file)).items()}
-    return shapes
+def load_config(checkpoint: Checkpoint) -> Any:
+    """The checkpoint's transformers config. Raises CheckpointError; never runs code of the checkpoint."""
+    _ = checkpoint.config  # the plain errors first
+    try:
+        return AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers lets many kinds through; each means the same to the reader
+        raise CheckpointError(
+            f"checkpoint {checkpoint.name}: config.json fits no model: {one_line(error)}"
+        ) from None
 
 
-def iterate(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every stored tensor, one shard in memory at a time. Raises CheckpointError on non-finite values."""
-    for file in checkpoint.weight_files:
-        if file.suffix == ".safetensors":
-            with _safe_open(checkpoint, str(file)) as shard:
-                for name in shard.keys():  # noqa: SIM118
-                    yield name, _finite(checkpoint, name, shard.get_tensor(name))
-        else:
-            for name, tensor in _unpickle(checkpoint, str(file)).items():
-                yield name, _finite(checkpoint, name, tensor)
-
-
-def check_shapes(checkpoint: Checkpoint, expected: Shapes, optional: frozenset[str] = frozenset()) -> None:
-    """Compare stored names and shapes with what the model needs. Raises CheckpointError naming the first."""
-    found = tensor_shapes(checkpoint)
-    where = f"checkpoint {checkpoint.name} ({checkpoint.path})"
-    for name, shape in expected.items():
-        if name not in found:
-            if name in optional:
-                continue
-            raise CheckpointError(f"{where}: tensor {name} is missing; fetch or save the checkpoint again")
-        if found[name] != shape:
-            raise CheckpointError(
-                f"{where}: tensor {name} is {list(found[name])}; the series has {list(shape)}"
-            )
-    for name in found.keys() - expected.keys() - optional:
-        if not name.endswith("rotary_emb.inv_freq"):  # older files store this derived buffer
-            raise CheckpointError(
-                f"{where}: tensor {name} is not part of the model {checkpoint.config['model_type']}"
-            )
-
-
-def check_config(checkpoint: Checkpoint, first: Checkpoint) -> None:
+def check_same_model(checkpoint: Checkpoint, config: Any, first: Checkpoint, first_config: Any) -> None:
     """All checkpoints of a series share one architecture. Raises CheckpointError naming the key."""
-    ours, theirs = checkpoint.architecture, first.architecture
-    for key in sorted(ours.keys() | theirs.keys()):
+    ours, theirs = config.to_dict(), first_config.to_dict()
+    for key in sorted((ours.keys() | theirs.keys()) - VOLATILE):
         if ours.get(key) != theirs.get(key):
             raise CheckpointError(
                 f"checkpoint {checkpoint.name}: config has {key} = {ours.get(key)!r}; "
@@ -68,26 +40,64 @@ def check_config(checkpoint: Checkpoint, first: Checkpoint) -> None:
             )
 
 
-def _finite(checkpoint: Checkpoint, name: str, tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        bad = int((~torch.isfinite(tensor)).sum())
-        raise CheckpointError(
-            f"checkpoint {checkpoint.name} ({checkpoint.path}): tensor {name} holds {bad} values that are not finite"
+def load_model(checkpoint: Checkpoint, config: Any, dtype: str) -> Any:
+    """The model in `dtype`, every tensor accounted for and finite. Raises CheckpointError.
+
+    transformers reads safetensors, or pickles with `weights_only`, and knows the renamed, tied and
+    derived tensors of each architecture.
+    """
+    where = f"checkpoint {checkpoint.name} ({checkpoint.path})"
+    files = checkpoint.weight_files
+    names = files[0].name + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+    _check_headers(files, where)
+    try:
+        transformers.logging.disable_progress_bar()
+        model, info = AutoModelForCausalLM.from_pretrained(
+            checkpoint.path,
+            config=config,
+            dtype=getattr(torch, dtype),
+            use_safetensors=files[0].suffix == ".safetensors",
+            weights_only=True,
+            ignore_mismatched_sizes=True,  # they are in `info`, by name
+            output_loading_info=True,
+            local_files_only=True,
+            trust_remote_code=False,
         )
-    return tensor
-
-
-def _safe_open(checkpoint: Checkpoint, file: str) -> safe_open:
-    try:
-        return safe_open(file, framework="pt")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"checkpoint {checkpoint.name}: {file} cannot be read: {error}") from None
-
-
-def _unpickle(checkpoint: Checkpoint, file: str) -> dict[str, torch.Tensor]:
-    try:
-        return dict(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
-    except Exception as error:  # torch raises many kinds here; each means the same to the reader
+    except Exception as error:  # a truncated, foreign or hostile file raises many kinds
+        raise CheckpointError(f"{where}: {names} cannot be read as weights: {one_line(error)}") from None
+    for name, found, expected in sorted(info["mismatched_keys"]):
         raise CheckpointError(
-            f"checkpoint {checkpoint.name}: {file} cannot be read as weights: {error}"
-        ) from None
+            f"{where}: tensor {name} is {list(found)}; the config asks for {list(expected)}"
+        )
+    for name in sorted(info["missing_keys"]):
+        raise CheckpointError(
+            f"{where}: tensor {name} is missing from {names}; fetch or save the checkpoint again"
+        )
+    for name in sorted(info["unexpected_keys"]):
+        raise CheckpointError(f"{where}: tensor {name} is not part of the model {config.model_type}")
+    _check_finite(model, where, dtype)
+    return model.eval()
+
+
+def _check_headers(files: list[Path], where: str) -> None:
+    """Open every safetensors shard, which fails on a truncated one, so that the message can name it."""
+    for file in files:
+        if file.suffix == ".safetensors":
+            try:
+                with safe_open(str(file), framework="pt"):
+                    pass
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(f"{where}: {file.name} cannot be read: {one_line(error)}") from None
+
+
+def _check_finite(model: Any, where: str, dtype: str) -> None:
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise CheckpointError(f"{where}: tensor {name} holds {bad} values that are not finite in {dtype}")
+
+
+def one_line(error: Exception) -> str:
+    """The first line of an error's message that says something, or its kind."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

@@ -21,6 +21,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
+from analysis360.errors import Analysis360Error
 from analysis360.figures.drawing import (
     BLUE,
     GREEN,
@@ -52,7 +53,6 @@ from analysis360.figures.rows import (
     distribution_bars,
     distribution_heat,
 )
-from analysis360.errors import Analysis360Error
 from analysis360.summaries import Correlations
 
 __all__ = [

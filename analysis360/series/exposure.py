@@ -29,7 +29,10 @@ class Exposure:
     """Tokens trained on in one position."""
 
     def times(self, checkpoint: int) -> Floats:
-        """[chunks] times each chunk had been trained on at the checkpoint; NaN = unknown."""
+        """[chunks] times each chunk had been trained on at the checkpoint; NaN = unknown.
+
+        Where some positions of the schedule are unknown, a count is of the known ones: a lower bound.
+        """
         known = self._known(checkpoint)
         if known is None:
             return np.full(self.chunks, np.nan)

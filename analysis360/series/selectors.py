@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable, Sequence
+from typing import SupportsIndex
 
 from analysis360.errors import SelectionError
 
-Selector = str | int | slice | Iterable[str | int]
+Selector = str | SupportsIndex | slice | Iterable[str | int]
 
 
 def select(selector: Selector, names: Sequence[str], *, what: str = "checkpoint") -> list[int]:
@@ -36,14 +38,20 @@ def select(selector: Selector, names: Sequence[str], *, what: str = "checkpoint"
 def _items(selector: Selector) -> list[str | int | slice]:
     if isinstance(selector, str):
         return [part.strip() for part in selector.split(",")]
-    if isinstance(selector, int | slice):
+    if isinstance(selector, slice):
         return [selector]
+    if isinstance(selector, SupportsIndex):  # numpy's integers too
+        return [operator.index(selector)]
     return list(selector)
 
 
 def _resolve(item: str | int | slice, names: Sequence[str], what: str) -> Iterable[int]:
     if isinstance(item, slice):
-        return _slice(item, str(item), names, what)
+        start, stop = (
+            _position(end, names, what, slicing=True) if isinstance(end, str) else end
+            for end in (item.start, item.stop)
+        )
+        return _slice(slice(start, stop, item.step), str(item), names, what)
     if isinstance(item, str) and ":" in item:
         parts = item.split(":")
         if len(parts) > 3:

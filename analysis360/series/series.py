@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,18 +68,19 @@ class Checkpoint:
         )
 
     def _shards(self, index: Path) -> list[Path]:
+        where = f"checkpoint {self.name}: {index}"
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise CheckpointError(f"checkpoint {self.name}: {index} cannot be read: {error!r}") from None
+            raise CheckpointError(f"{where} cannot be read: {error!r}") from None
+        if not names:
+            raise CheckpointError(f"{where} names no shards")
         for name in names:
-            if Path(name).name != name:
-                raise CheckpointError(
-                    f"checkpoint {self.name}: {index.name} names a shard outside its folder: {name!r}"
-                )
-            if not (self.path / name).exists():
-                raise CheckpointError(f"checkpoint {self.name}: shard {name} of {index.name} is missing")
-        return [self.path / name for name in names]
+            if not isinstance(name, str) or not name or name == ".." or Path(name).name != name:
+                raise CheckpointError(f"{where} names {name!r}, which is no file of its folder")
+            if not (self.path / name).is_file():
+                raise CheckpointError(f"{where}: shard {name} is missing; fetch it again")
+        return [self.path / name for name in sorted(names)]
 
     @cached_property
     def digest(self) -> str:
@@ -103,9 +103,10 @@ class Chunk:
 
     @cached_property
     def digest(self) -> str:
-        """Content identity: the file's SHA-256 (first 16 hex digits). Raises DataError."""
+        """Content identity: digest of the file's SHA-256 and of what is read of it (16 hex digits)."""
         try:
-            return file_sha256(self.path)[:16]
+            read = [self.role == "canary", self.excluded_source, self.fields]
+            return digest_of([file_sha256(self.path), *read])
         except OSError as error:
             raise DataError(f"chunk {self.name}: {self.path} cannot be read: {error.strerror}") from None
 
@@ -148,7 +149,7 @@ class Series:
 
 
 def open_series(source: str | Path) -> Series:
-    """Open a series: a folder that holds series.toml (a trainer's output), a manifest, or a shipped name.
+    """Open a series: a folder that holds series.toml (a trainer's output), or a manifest.
 
     Raises SeriesError when nothing of that name exists or the manifest is malformed.
     """
@@ -156,50 +157,42 @@ def open_series(source: str | Path) -> Series:
     if path.is_dir():
         path = path / MANIFEST_NAME
     if not path.is_file():
-        shipped = ", ".join(shipped_series())
-        raise SeriesError(
-            f"unknown series {str(source)!r}: expected a folder with {MANIFEST_NAME} or a manifest file"
-            + (f" or one of {shipped}" if shipped else "")
-        )
-    return _build(read_manifest(path), path.parent)
+        expected = f"expected a folder with {MANIFEST_NAME} or a manifest file"
+        raise SeriesError(f"unknown series {str(source)!r}: {expected}")
+    return _build(read_manifest(path), path)
 
 
-def shipped_series() -> list[str]:
-    """Names of the manifests that ship with the package."""
-    folder = resources.files("analysis360.series")
-    return sorted(
-        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
-    )
-
-
-def _build(manifest: Manifest, root: Path) -> Series:
+def _build(manifest: Manifest, path: Path) -> Series:
+    root, schedule = path.parent, manifest.exposure
     excluded = manifest.canaries.source if manifest.canaries else None
-    schedule = manifest.exposure
-    canaries: tuple[Chunk, ...] = ()
-    if manifest.canaries is not None:
-        canaries = _chunks(Files(manifest.canaries.path, 1), root, "canary")
-    checkpoints = tuple(
-        Checkpoint(Path(path).name, index, root / path)
-        for index, path in enumerate(manifest.checkpoints.paths())
-    )
-    if not checkpoints:
-        raise SeriesError(f"series {manifest.name}: the manifest lists no checkpoints; train some first")
-    return Series(
+    canaries = Files(manifest.canaries.path, 1) if manifest.canaries else None
+    checkpoints = [Checkpoint(n, i, root / p) for i, (n, p) in enumerate(manifest.checkpoints.paths())]
+    series = Series(
         name=manifest.name,
         root=root,
         manifest=manifest,
-        checkpoints=checkpoints,
+        checkpoints=tuple(checkpoints),
         chunks=_chunks(manifest.data, root, "train", excluded),
-        held_out=_chunks(manifest.held_out, root, "held-out") if manifest.held_out else (),
-        canaries=canaries,
+        held_out=_chunks(manifest.held_out, root, "held-out"),
+        canaries=_chunks(canaries, root, "canary"),
         exposure=Exposure(manifest.data.count, schedule.order, schedule.done, schedule.tokens_per_chunk),
     )
+    for what, things in (("checkpoints", series.checkpoints), ("chunks", [*series.chunks, *series.controls])):
+        _check_names([thing.name for thing in things], what, path)
+    return series
 
 
-def _chunks(files: Files, root: Path, role: Role, excluded: str | None = None) -> tuple[Chunk, ...]:
-    if files.format != "jsonl":
-        raise SeriesError(f"data format {files.format!r} of {files.path}: expected jsonl")
-    return tuple(
-        Chunk(Path(path).stem, index, root / path, role, files.fields, excluded)
-        for index, path in enumerate(files.paths())
-    )
+def _chunks(files: Files | None, root: Path, role: Role, excluded: str | None = None) -> tuple[Chunk, ...]:
+    if files is None:
+        return ()
+    numbered = enumerate(files.paths())
+    return tuple(Chunk(name, i, root / path, role, files.fields, excluded) for i, (name, path) in numbered)
+
+
+def _check_names(names: list[str], what: str, path: Path) -> None:
+    """Results are joined by name, so no two may share one. Raises SeriesError."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise SeriesError(f"{path}: two {what} are called {name!r}; give their files other names")
+        seen.add(name)

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis360 import statistics
+from analysis360.errors import Analysis360Error
 from analysis360.summaries.cells import (
     GROUPS,
     MEASURES,
@@ -35,7 +36,6 @@ from analysis360.summaries.cells import (
     require,
     scored,
 )
-from analysis360.errors import Analysis360Error
 
 __all__ = [
     "GROUPS",

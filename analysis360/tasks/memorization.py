@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from analysis360.engines import STOPPED, Engine, Ids
-from analysis360.errors import SelectionError
+from analysis360.errors import EngineError, SelectionError
 from analysis360.panel import SAMPLER, Panel
 from analysis360.series import Checkpoint, Chunk
 from analysis360.tasks import Unit
@@ -78,8 +78,9 @@ class Memorization:
     schema_version = "memorization/1"
 
     def settings(self) -> dict[str, Any]:
-        """The settings as plain values."""
-        return asdict(self.how)
+        """The settings as plain values; EOS and padding count where they stop and fill a continuation."""
+        padding = {"eos": self.eos, "pad": self.pad} if self.how.compat else {}
+        return asdict(self.how) | padding
 
     def units(self) -> list[Unit]:
         """One unit a checkpoint and chunk."""
@@ -106,6 +107,10 @@ def match_table(truth: Ids, generated: Ids, start: int = 0) -> pa.Table:
     Columns: position (int32, from `start`), correct (int16, matching tokens of l), exact_prefix
     (int16, matching tokens before the first miss), match (ceil(l / 8) bytes, see `pack`).
     """
+    if truth.shape != generated.shape:
+        raise EngineError(
+            f"expected continuations of shape {list(truth.shape)}, found {list(generated.shape)}"
+        )
     match = truth == generated
     return pa.table(
         {

@@ -84,7 +84,7 @@ def save_pickled(model: PreTrainedModel, folder: Path, index: int = 0, shards: i
     for file, names in parts.items():
         torch.save({name: state[name].clone() for name in names}, folder / file)
     where = {name: file for file, names in parts.items() for name in names}
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": where}))
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     return Checkpoint(folder.name, index, folder)
 
 
