@@ -1,7 +1,6 @@
 """The command line: `python -m training prepare | run`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,9 +69,6 @@ def _run(out: Path) -> str:
             raise TrainingError(
                 out / name, expected="the file that was prepared", found="another or none", fix=fix
             )
-        # Threads of torch that wait without spinning: on busy cores that is several times as fast. Torch
-        # reads it when it is loaded; that takes seconds, and is left to here.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from training.train import train
 
         train(out, recipe, report, done)

@@ -213,10 +213,10 @@ class Recipe:
 def tiny() -> Recipe:
     """36 checkpoints of a Llama of about two million parameters: two minutes on two cores."""
     sources = (
-        Source("python-docs", tokens=800 * 129),
-        Source("python-stdlib", tokens=2360 * 129),
-        Source("python-codecs", tokens=700 * 129),
-        Source("shakespeare", tokens=1900 * 129),
+        Source("python-docs", tokens=340 * 129),
+        Source("python-stdlib", tokens=2940 * 129),
+        Source("python-codecs", tokens=770 * 129),
+        Source("shakespeare", tokens=2286 * 129),
     )
     levels = ((128, 1), (64, 1), (32, 1), (16, 2), (8, 1), (4, 2), (2, 2), (1, 2))
     # The five most repeated fall just before a checkpoint of 3:36:4, where their effect is freshest. None
@@ -225,7 +225,7 @@ def tiny() -> Recipe:
     return Recipe(
         name="tiny",
         seed=360,
-        data=Data(sources=sources, vocabulary=2048, chunks=36, rows=160, held_out_chunks=4),
+        data=Data(sources=sources, vocabulary=2048, chunks=36, rows=176, held_out_chunks=4),
         canaries=Canaries(levels=levels, one_chunk=one_chunk, never=32),
         model=Model(hidden=192, layers=3, heads=6, intermediate=512),
         loop=Loop(batch=4, peak=5e-3, warm_up=100),

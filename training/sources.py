@@ -15,6 +15,21 @@ from training.errors import TrainingError
 
 __all__ = ["SOURCES", "read_source"]
 
+LONGEST = 1 << 13
+PARAGRAPH = 120
+"""Characters from which a paragraph that stands in two topics is taken for a passage of both."""
+NOT_MODULES = {
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "encodings",
+    "pydoc_data",
+    "site-packages",
+    "turtledemo",
+}
+NOT_MODULES |= {"ensurepip", "distutils"}
+
 # Where a play or a book of poems falls into parts: an act, a scene, or a poem's roman number.
 _PART = re.compile(
     r"^\s*(?:(?:ACT|SCENE)\b[ .]+(?:[IVXLC]+|\d+|FIRST|SECOND|THIRD|FOURTH|FIFTH)\b.*|[IVXLC]+\.?\s*)$",
@@ -27,7 +42,11 @@ _GUTENBERG_TAIL = re.compile(
 
 
 def python_docs() -> list[str]:
-    """The topics behind Python's `help("...")`: a topic is a document."""
+    """The topics behind Python's `help("...")`: a topic is a document.
+
+    Some topics are passages of others. One that repeats a paragraph of a longer one is left out, so that what
+    is held out has not been read elsewhere.
+    """
     try:
         topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
     except ModuleNotFoundError:
@@ -35,18 +54,29 @@ def python_docs() -> list[str]:
         raise TrainingError(
             "python-docs", expected="the module pydoc_data.topics", found="none", fix=fix
         ) from None
-    return [topics[name].strip() + "\n" for name in sorted(topics)]
+    seen: set[str] = set()
+    kept: list[str] = []
+    for _, text in sorted(topics.items(), key=lambda topic: (-len(topic[1]), topic[0])):
+        paragraphs = {paragraph for paragraph in text.split("\n\n") if len(paragraph) >= PARAGRAPH}
+        if not paragraphs & seen:
+            kept.append(text.strip() + "\n")
+        seen |= paragraphs
+    return kept
 
 
 def python_stdlib() -> list[str]:
-    """Modules at the top of the standard library, sorted by name: a file is a document.
+    """Modules of the standard library, sorted by path: a file is a document.
 
-    Private modules are left out, as some are written by the build of Python; so are files under 1 KiB, which
-    say nothing, and over 64 KiB, of which a few would be the whole source.
+    Private modules are left out, as some are written by the build of Python; so are tests, tables, and files
+    under 1 KiB, which say nothing.
     """
     folder = Path(sysconfig.get_paths()["stdlib"])
-    files = [file for file in sorted(folder.glob("*.py")) if not file.name.startswith("_")]
-    return [file.read_text("utf-8") for file in files if 1 << 10 <= file.stat().st_size <= 1 << 16]
+    files = [file for file in sorted(folder.rglob("*.py")) if _is_module(file.relative_to(folder))]
+    return [file.read_text("utf-8") for file in files if file.stat().st_size >= 1 << 10]
+
+
+def _is_module(path: Path) -> bool:
+    return not any(part.startswith("_") or part in NOT_MODULES for part in path.parts)
 
 
 def python_codecs() -> list[str]:
@@ -92,7 +122,10 @@ SOURCES: dict[str, Callable[[], list[str]]] = {
 
 
 def read_source(name: str) -> list[str]:
-    """The documents of a source, each text once."""
+    """The documents of a source, each text once; of a long one the first LONGEST characters are the document.
+
+    Many short documents make a fairer control than a few long ones: held-out rows then come from dozens.
+    """
     if name not in SOURCES:
         raise TrainingError("Source.name", expected=" or ".join(SOURCES), found=name, fix="mend the recipe")
-    return list(dict.fromkeys(SOURCES[name]()))
+    return list(dict.fromkeys(text[:LONGEST] for text in SOURCES[name]()))
