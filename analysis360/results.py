@@ -25,20 +25,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Value = Literal["score", "extractible"]
-SeenBy = Literal["both", "all"]
+Over = Literal["seen", "all", "held-out"]
 ROLES = ("train", "held-out", "canary")
 SPACINGS = ("even", "chunk", "never")
 MIXABLE = ("engine", "device", "machine", "analysis360")
 
 
+@dataclass(frozen=True)
 class Correlation(summaries.Correlations):
-    """Correlation of sequences between checkpoints, and its figure."""
+    """Correlation of sequences between checkpoints, its control, and its figure."""
+
+    held_out: summaries.Correlations | None = None
+    """The same over held-out text."""
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Figure 9: a heat map, checkpoint by checkpoint."""
+        """Figure 9: a heat map, checkpoint by checkpoint; above the diagonal held-out text."""
         from analysis360 import figures
 
-        return figures.plot_correlation(self, ax)
+        return figures.plot_correlation(self, ax, self.held_out)
 
 
 @dataclass(frozen=True)
@@ -219,17 +223,19 @@ class MemorizationResult:
         """Per checkpoint and group: n, mean score and extractible share with 95 % intervals."""
         return summaries.summary(self.frame(), self.chunks_in_series)
 
-    def correlation(self, value: Value = "score", seen_by: SeenBy = "both") -> Correlation:
-        """Checkpoint by checkpoint correlation over sequences seen by both, or over all (Figure 9)."""
-        return Correlation(**vars(summaries.correlations(self.frame(), value, seen_by)))
+    def correlation(self, value: Value = "score", over: Over = "seen") -> Correlation:
+        """Checkpoint by checkpoint correlation over sequences seen by both, all, or held-out ones (Figure 9)."""
+        frame = self.frame()
+        control = summaries.correlations(frame, value, "held-out") if self.series.held_out else None
+        return Correlation(**vars(summaries.correlations(frame, value, over)), held_out=control)
 
     def plot_distribution(self, ax: Axes | None = None) -> Axes:
         """Figure 7: the distribution over the l + 1 scores of each checkpoint, seen chunks only."""
         from analysis360 import figures
 
-        return figures.plot_distribution(
-            summaries.distribution(self.frame(), self.task.how.continuation_tokens), ax
-        )
+        frame, l = self.frame(), self.task.how.continuation_tokens  # noqa: E741
+        control = summaries.distribution(frame, l, "held-out") if self.series.held_out else None
+        return figures.plot_distribution(summaries.distribution(frame, l), ax, control)
 
     def plot_chunks(self, ax: Axes | None = None) -> Axes:
         """Figure 8: score by group of chunks, one line a checkpoint."""

@@ -120,15 +120,17 @@ def _learning_rate(ax: Axes, tokens: Floats, rate: Floats) -> None:
     ax.patch.set_visible(False)
 
 
-def plot_distribution(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_distribution(
+    table: pd.DataFrame, ax: Axes | None = None, held_out: pd.DataFrame | None = None
+) -> Axes:
     """Distribution of memorization scores, a row per checkpoint, the share at score 1 written in (Figure 7).
 
     `table` is `summaries.distribution(...)`.  Bars are as high as the square root of the share, so that the
     bulk and the spike at 1 both show; beyond 20 checkpoints the rows become a heat map of the share, log
-    scale.
+    scale.  `held_out`, the same table over held-out text, is drawn as an outline over the bars.
     """
     check(table, "ckpt score share n extractible_share")
-    shares = table.pivot_table(index="ckpt", columns="score", values="share", observed=True, dropna=False)
+    shares = _shares(table)
     facts = table.drop_duplicates("ckpt").set_index("ckpt").loc[shares.index]
     names, grid = [str(name) for name in shares.index], shares.to_numpy(np.float64) * 100
     scores = shares.columns.to_numpy(np.float64)
@@ -145,9 +147,12 @@ def plot_distribution(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     else:
         ax = axes_or_new(ax, 7.2, 1.3 + 0.5 * len(names))
         kept = np.arange(len(names))
-        note = (
-            f"bar height: square root of the share; a full row is {distribution_bars(ax, grid, scores):.0f} %"
+        control = (
+            None if held_out is None else _shares(held_out).reindex(shares.index).to_numpy(np.float64) * 100
         )
+        full = distribution_bars(ax, grid, scores, control)
+        note = f"bar height: square root of the share; a full row is {full:.0f} %"
+        note += "" if held_out is None else f"; line: held-out text (n = {span(held_out['n'].unique())})"
         ax.set_yticks(-kept + 0.3, names)
     for i in kept:
         y = i if len(names) > ROWS_AS_BARS else 0.3 - i
@@ -158,6 +163,11 @@ def plot_distribution(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     return finish(ax, "Memorization scores of text trained on", note, grid=False)
+
+
+def _shares(table: pd.DataFrame) -> pd.DataFrame:
+    """[checkpoints, scores] share of the sequences."""
+    return table.pivot_table(index="ckpt", columns="score", values="share", observed=True, dropna=False)
 
 
 def plot_chunks(table: pd.DataFrame, ax: Axes | None = None, held_out: pd.DataFrame | None = None) -> Axes:
@@ -191,15 +201,23 @@ def plot_chunks(table: pd.DataFrame, ax: Axes | None = None, held_out: pd.DataFr
     return finish(ax, "Memorization by when the text was seen", note, grid=len(names) <= ROWS_AS_LINES)
 
 
-def plot_correlation(correlations: Correlations, ax: Axes | None = None) -> Axes:
+WHOSE = {"seen": "trained on by both", "all": "trained on or not", "held-out": "never trained on"}
+
+
+def plot_correlation(
+    correlations: Correlations, ax: Axes | None = None, held_out: Correlations | None = None
+) -> Axes:
     """Correlation of sequences between checkpoints as a heat map (Figure 9); numbers in up to 12 x 12 cells.
 
-    `correlations` is `summaries.correlations(...)`.  Cells without a value (too few sequences, or no
-    variation) are grey.
+    `correlations` is `summaries.correlations(...)`.  With `held_out`, the same over held-out text, cells above
+    the diagonal show that control instead.  Cells without a value (too few sequences, or no variation) are
+    grey.
     """
     r, names = correlations.r.to_numpy(np.float64), [str(name) for name in correlations.r.index]
     if not names:
         raise Analysis360Error("nothing to draw: no checkpoint in the correlations")
+    if held_out is not None:
+        r = np.where(np.triu(np.ones(r.shape, bool), 1), held_out.r.to_numpy(np.float64), r)
     side = min(max(4.2, 1.8 + 0.55 * len(names)), 7.5)
     ax = axes_or_new(ax, side + 0.9, side)
     low = np.floor(10 * np.nanmin(r)) / 10 if np.isfinite(r).any() else 0.0
@@ -219,8 +237,12 @@ def plot_correlation(correlations: Correlations, ax: Axes | None = None) -> Axes
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.045, pad=0.03)
     bar.set_label("Pearson's r" if score else "phi (Pearson's r of 0 and 1)")
     n = correlations.n.to_numpy()
-    whose = "both checkpoints" if correlations.seen_by == "both" else "all checkpoints"
-    note = f"{span(n)} sequences a cell, trained on by {whose}"
+    note = f"{span(n)} sequences a cell, {WHOSE[correlations.over]}"
+    if held_out is not None:
+        note += f"; above the diagonal {span(held_out.n.to_numpy())} of held-out text"
+    if not np.isfinite(r).any():
+        text = "undefined: scores do not vary" if score else "undefined: no sequence is extractible"
+        ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", color=GREY)
     finish(ax, f"Correlation of {'memorization scores' if score else 'extractibility'}", note, grid=False)
     ax.spines[:].set_visible(False)
     return ax

@@ -24,15 +24,20 @@ from analysis360.figures.drawing import (
 )
 
 
-def distribution_bars(ax: Axes, grid: Floats, scores: Floats) -> float:
-    """Draw a row of bars per checkpoint; returns the share in percent that fills a row."""
-    known = grid[np.isfinite(grid)]
+def distribution_bars(ax: Axes, grid: Floats, scores: Floats, control: Floats | None) -> float:
+    """Draw a row of bars per checkpoint, and the control as a line; returns the share in percent that fills a row."""
+    drawn = grid if control is None else np.stack([grid, control])
+    known = drawn[np.isfinite(drawn)]
     most = float(known.max()) if known.size and known.max() > 0 else 100.0
     width = 0.86 * (scores[1] - scores[0] if len(scores) > 1 else 1.0)
     for i, row in enumerate(np.nan_to_num(grid)):
         colours = [PROGRESS(i / max(len(grid) - 1, 1))] * (len(scores) - 1) + [VERMILLION]
         ax.bar(scores, 0.86 * np.sqrt(row / most), width, bottom=-i, color=colours)
         ax.axhline(-i, color=INK, lw=0.5)
+        if control is not None:
+            edges = np.append(scores - width / 1.72, scores[-1] + width / 1.72)
+            height = 0.86 * np.sqrt(np.nan_to_num(control[i]) / most) - i
+            ax.stairs(height, edges, baseline=-i, color=INK, lw=0.8)
     ax.set_ylim(-len(grid) + 0.95, 0.95)
     ax.set_xlim(scores[0] - width, scores[-1] + width)
     return most

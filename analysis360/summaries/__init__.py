@@ -49,6 +49,7 @@ __all__ = [
     "summary",
 ]
 
+OVER = ("seen", "all", "held-out")
 NOT_TRAINED = "not trained on by the last"
 
 
@@ -62,7 +63,7 @@ class Correlations:
     """
 
     value: str
-    seen_by: str
+    over: str
     r: pd.DataFrame
     n: pd.DataFrame
     phi_max: pd.DataFrame | None = None
@@ -315,21 +316,23 @@ def control_check(
 def correlations(
     frame: pd.DataFrame,
     value: str = "score",
-    seen_by: str = "both",
+    over: str = "seen",
 ) -> Correlations:
-    """Correlation between checkpoints over train sequences both had been trained on (Figure 9).
+    """Correlation between checkpoints over sequences of text (Figure 9).
 
-    `seen_by="both"` takes for each pair of checkpoints the sequences seen by both; "all" those seen by every
-    checkpoint of the frame, so that every cell has the same n.  Raises Analysis360Error on another `value` or
-    `seen_by`, or if a sequence occurs twice at a checkpoint.
+    `over="seen"` takes for each pair of checkpoints the train sequences that both had been trained on; "all"
+    every train sequence, trained on or not; "held-out" the held-out ones, the control: what correlates there
+    is predictability, not memory.  Raises Analysis360Error on another `value` or `over`, or if a sequence
+    occurs twice at a checkpoint.
     """
     require(frame, "role exposures score extractible position repeats")
-    if value not in ("score", "extractible") or seen_by not in ("both", "all"):
+    if value not in ("score", "extractible") or over not in OVER:
         raise Analysis360Error(
-            f'expected "score" or "extractible", "both" or "all"; got {value!r}, {seen_by!r}'
+            f'expected "score" or "extractible", and one of {", ".join(OVER)}; got {value!r}, {over!r}'
         )
     ckpts, chunks = axis_of(frame, "ckpt"), axis_of(frame, "chunk")
-    kept = group_masks(frame)["trained text"] & scored(frame)
+    masks = {"all": is_value(frame, "role", "train"), "held-out": is_value(frame, "role", "held-out")}
+    kept = (masks[over] if over in masks else group_masks(frame)["trained text"]) & scored(frame)
     positions = frame["position"].to_numpy(np.int64)[kept]
     keys = chunks.codes[kept] * (positions.max(initial=0) + 1) + positions
     columns, sequences = pd.factorize(keys)
@@ -339,8 +342,6 @@ def correlations(
         raise Analysis360Error(
             "a sequence (chunk, position) occurs twice at a checkpoint; pass one run's rows"
         )
-    if seen_by == "all":
-        matrix = matrix[:, ~np.isnan(matrix).any(axis=0)]
 
     def labelled(table: Floats) -> pd.DataFrame:
         index = pd.Index(ckpts.names, name="ckpt")
@@ -348,10 +349,10 @@ def correlations(
 
     if value == "score":
         r, n = statistics.pearson(matrix)
-        return Correlations(value, seen_by, labelled(r), labelled(n).astype(int))
+        return Correlations(value, over, labelled(r), labelled(n).astype(int))
     t = statistics.phi(matrix)
     tables = labelled(t.phi), labelled(t.n).astype(int), labelled(t.phi_max), labelled(t.conditional)
-    return Correlations(value, seen_by, *tables)
+    return Correlations(value, over, *tables)
 
 
 def _total(frame: pd.DataFrame, chunks: Axis, role: str, chunks_in_series: Mapping[str, int]) -> int:
