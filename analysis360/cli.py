@@ -136,8 +136,8 @@ def _figures(parsed: argparse.Namespace) -> None:
     from analysis360.gallery import draw_all
 
     result = _result(parsed, compute=False)
-    for path in draw_all(result, Path(parsed.to)):
-        print(path)
+    for line in draw_all(result, Path(parsed.to)):
+        print(line)
 
 
 def _series(parsed: argparse.Namespace) -> None:

@@ -109,6 +109,10 @@ class MemorizationResult:
         the same up to the first true EOS, NaN when it lies in the prompt. extractible: all l right.
         exact_prefix: tokens right before the first miss. repeats, spacing, planted_first: of canaries.
         """
+        return self._frame.copy(deep=False)
+
+    @cached_property
+    def _frame(self) -> pd.DataFrame:
         c = self._columns
         how = self.task.how
         match = unpack(self.rows["match"], how.continuation_tokens)
@@ -242,6 +246,19 @@ class MemorizationResult:
         from analysis360 import figures
 
         return figures.plot_chunks(summaries.chunk_groups(self.frame()), ax, held_out=self.summary())
+
+    def plot_canaries(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
+        """Recall of canaries over training, by times planted: spread evenly (left), within one chunk (right)."""
+        from analysis360 import figures
+
+        return figures.plot_canaries(summaries.canary_curves(self.frame()), self.control_check(), axes)
+
+    def control_check(self) -> pd.DataFrame | None:
+        """Whether canaries never planted stay at chance (99.9 % binomial interval); None without canaries."""
+        listed = self.series.manifest.canaries
+        if listed is None or not listed.ordinary_ids:
+            return None
+        return summaries.control_check(self.frame(), listed.ordinary_ids, self.task.how.continuation_tokens)
 
     def plot_exposure(self, ax: Axes | None = None) -> Axes:
         """Score against tokens since last exposure, minus not-yet-seen chunks at the same checkpoint."""

@@ -59,9 +59,8 @@ def _canaries(result: MemorizationResult, frame: pd.DataFrame) -> list[str]:
         rows.append([f"{repeats:g}", *(_cell(cells.get(spacing)) for spacing in ("even", "chunk"))])
     title = f"Canaries at {last}: rows of random ids, planted a known number of times"
     lines = [title, columns(["planted", "spread evenly", "within one chunk"], rows)]
-    ordinary = result.series.manifest.canaries.ordinary_ids if result.series.manifest.canaries else None
-    if ordinary:
-        check = summaries.control_check(frame, ordinary, result.task.how.continuation_tokens)
+    check = result.control_check()
+    if check is not None:
         lines.append(
             f"never planted: {int(check['hits'].sum())} of {int(check['tokens_scored'].sum()):,} tokens right, "
             f"{check['hits_expected'].sum():.1f} expected by chance; inside the 99.9 % binomial interval "

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import MakeSeries
+from small_series import MakeSeries
 
 from analysis360.cli import _parser
 

@@ -151,12 +151,10 @@ def test_a_wrong_selector_is_a_wrong_argument():
     assert SelectionError.exit_code == 2
 
 
-# FAILS: ends of a Python slice may be names by the docstring; only the text form takes them (raw TypeError).
 def test_a_python_slice_may_end_at_names():
     assert select(slice("a_1", "a_3"), FIVE) == [1, 2]
 
 
-# FAILS: a numpy integer, as any column of a frame gives, is taken for a list (raw TypeError).
 def test_a_numpy_integer_is_a_position():
     numpy = pytest.importorskip("numpy")
     assert select(numpy.int64(3), FIVE) == [3]

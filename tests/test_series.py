@@ -98,7 +98,9 @@ def test_what_a_manifest_leaves_out_has_stated_defaults(tmp_path):
 
 
 def test_paths_count_from_the_first_index():
-    assert Files("t/{index:03d}.jsonl", 3, first=9).paths() == ["t/009.jsonl", "t/010.jsonl", "t/011.jsonl"]
+    paths = Files("t/{index:03d}.jsonl", 3, first=9).paths()
+    assert paths == [("009", "t/009.jsonl"), ("010", "t/010.jsonl"), ("011", "t/011.jsonl")]
+    assert Files("step_{index}/model", 1).paths() == [("step_0", "step_0/model")]
 
 
 def changed(old, new):
@@ -151,7 +153,6 @@ def test_a_manifest_that_cannot_be_read_is_refused(tmp_path, content):
     assert "not a readable manifest" in refused(path)
 
 
-# FAILS: values of the wrong type or meaning are not checked: a raw TypeError, KeyError or AttributeError, or silence.
 WRONG_TYPE = {
     "count in words": (changed("count = 2", 'count = "2"'), "count"),
     "count is a truth value": (changed("count = 2", "count = true"), "count"),
@@ -182,20 +183,17 @@ def test_a_value_of_the_wrong_type_is_refused_by_file_and_key(tmp_path, text, na
     assert named in message.replace(str(tmp_path), "")
 
 
-# FAILS: only the patterns of [checkpoints], [data] and [held_out] are kept inside the folder.
 @pytest.mark.parametrize("path", ["../canaries.jsonl", "/etc/hostname", "{number}.jsonl"])
 def test_canaries_must_lie_in_the_folder(tmp_path, path):
     text = SMALL + f'[canaries]\npath = "{path}"\n'
     assert "canaries" in refused(write_manifest(tmp_path, text), open_series).replace(str(path), "")
 
 
-# FAILS: the message about a pattern names neither the section nor the key, as `read_manifest` says it does.
 @pytest.mark.parametrize("path", ["../{index}", "{number}", "train.jsonl"])
 def test_a_bad_pattern_is_named_by_its_section(tmp_path, path):
     assert "[data]" in refused(write_manifest(tmp_path, changed(DATA, f'path = "{path}"')))
 
 
-# FAILS: the message names the pattern, not the manifest.
 def test_an_unknown_format_is_refused_by_file_and_key(tmp_path):
     path = write_manifest(tmp_path, changed("count = 2", 'count = 2\nformat = "csv"'))
     message = refused(path, open_series)
@@ -203,13 +201,10 @@ def test_an_unknown_format_is_refused_by_file_and_key(tmp_path):
     assert "format" in message
 
 
-# FAILS: a series without checkpoints is named by its name, not by its file.
 def test_a_series_without_checkpoints_is_refused_by_file(tmp_path):
     assert "checkpoints" in refused(write_manifest(tmp_path, changed("count = 3", "count = 0")), open_series)
 
 
-# FAILS: `order` may hold None "where it is not known which", but TOML has no null and nothing stands for it
-# (the notation below is one of many; the test follows whichever is taken).
 def test_a_manifest_can_say_that_a_position_is_unknown(tmp_path):
     written = tomli_w.dumps(
         {
@@ -264,8 +259,6 @@ def test_an_unknown_series_is_refused(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-# FAILS: panels and scores are joined by the name of a chunk, and nothing keeps names apart: with train/000.jsonl
-# and held-out/000.jsonl one panel is scored in place of the other. Distinct names or a SeriesError would do.
 @pytest.mark.parametrize(
     "patterns",
     [("train/{index:03d}.jsonl", "held-out/{index:03d}.jsonl"), ("t_{index}/rows.jsonl", "h/{index}.jsonl")],
@@ -282,7 +275,6 @@ def test_chunks_never_share_a_name(tmp_path, patterns):
     assert len(set(names)) == 4
 
 
-# FAILS: the same for checkpoints, whose results are stored below their name.
 def test_checkpoints_never_share_a_name(tmp_path):
     write_manifest(tmp_path, changed(CHECKPOINTS, 'path = "step_{index}/model"'))
     try:
@@ -391,8 +383,6 @@ def test_a_shard_outside_the_folder_is_refused(tmp_path, name):
     assert "outside" in message
 
 
-# FAILS: ".." and "" are taken for shards (Path("..").name is ".."), 3 is a raw TypeError,
-# and no shards at all give a checkpoint without weights a digest.
 @pytest.mark.parametrize("names", [[".."], [""], [3], []])
 def test_an_index_must_name_files_of_its_folder(tmp_path, names):
     broken(with_shards(tmp_path / "ckpt", names), lambda c: c.weight_files)
@@ -432,7 +422,8 @@ def test_a_chunk_is_its_bytes(tmp_path):
     one.write_bytes(b'{"token_ids": [1]}\n')
     two.write_bytes(b'{"token_ids": [2]}\n')
     chunk = Chunk("one", 0, one, "train")
-    assert chunk.digest == hashlib.sha256(one.read_bytes()).hexdigest()[:16]
+    digest = hashlib.sha256(one.read_bytes()).hexdigest()
+    assert chunk.digest == digest_of([digest, False, None, ("token_ids",)])
     assert Chunk("two", 1, two, "train").digest != chunk.digest
     assert Chunk("copy", 7, shutil.copy(one, tmp_path / "copy.jsonl"), "held-out").digest == chunk.digest
 
@@ -496,7 +487,6 @@ def test_a_damaged_memory_costs_only_time(tmp_path, text):
     assert json.loads(memo.read_text())["sha256"] == hashlib.sha256(b"one").hexdigest()
 
 
-# FAILS: a memory that is JSON but no object is a raw TypeError.
 @pytest.mark.parametrize("text", ["[]", "3", "null"])
 def test_a_memory_that_is_no_object_costs_only_time(tmp_path, text):
     test_a_damaged_memory_costs_only_time(tmp_path, text)

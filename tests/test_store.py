@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from conftest import MakeSeries, save_llama
 from hypothesis import given
 from hypothesis import strategies as st
+from small_series import MakeSeries, save_llama
 
 import analysis360 as a360
 from analysis360.errors import StoreError
@@ -129,7 +129,7 @@ def test_other_weights_under_the_same_name_are_never_mixed_in(
 
 
 def test_other_data_under_the_same_name_is_never_mixed_in(make_series: MakeSeries, tmp_path: Path) -> None:
-    from conftest import write_rows
+    from small_series import write_rows
 
     root = make_series(checkpoints=1, chunks=2)
     score(root, tmp_path)

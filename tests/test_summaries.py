@@ -281,13 +281,13 @@ def test_control_check_tells_chance_from_recall(frame):
 # --- correlations ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seen_by", ["both", "all"])
-def test_correlations_equal_a_pandas_pivot(frame, seen_by):
-    seen = frame[(frame["role"] == "train") & (frame["exposures"] >= 1)]
-    matrix = seen.pivot_table(index=["chunk", "position"], columns="ckpt", values="score", observed=True)
-    if seen_by == "all":
-        matrix = matrix.dropna()
-    got = summaries.correlations(frame, seen_by=seen_by)
+@pytest.mark.parametrize("over", ["seen", "all", "held-out"])
+def test_correlations_equal_a_pandas_pivot(frame, over):
+    chosen = frame[frame["role"] == ("held-out" if over == "held-out" else "train")]
+    if over == "seen":
+        chosen = chosen[chosen["exposures"] >= 1]
+    matrix = chosen.pivot_table(index=["chunk", "position"], columns="ckpt", values="score", observed=True)
+    got = summaries.correlations(frame, over=over)
     np.testing.assert_allclose(got.r, matrix.corr(), atol=1e-6)
     known = matrix.notna().astype(int)
     assert (got.n.to_numpy() == (known.T @ known).to_numpy()).all()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import MakeSeries, save_llama
+from small_series import MakeSeries, save_llama
 from test_store import parts, score
 
 import analysis360 as a360

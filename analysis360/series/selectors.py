@@ -40,6 +40,8 @@ def _items(selector: Selector) -> list[str | int | slice]:
         return [part.strip() for part in selector.split(",")]
     if isinstance(selector, slice):
         return [selector]
+    if isinstance(selector, bool):
+        raise SelectionError(f"selector {selector!r}: expected a position, a name or a slice")
     if isinstance(selector, SupportsIndex):  # numpy's integers too
         return [operator.index(selector)]
     return list(selector)

@@ -163,7 +163,7 @@ def test_canaries_are_spaced_as_their_name_says(recipe: Recipe) -> None:
 
 def test_too_many_canaries_are_rejected_by_name() -> None:
     with pytest.raises(ValueError, match=r"Canaries\.levels: expected 28 rows at most, found 32"):
-        replace(micro(), canaries=Canaries(levels=((16, 1),), never=0))
+        replace(micro(), canaries=Canaries(levels=((16, 1),), one_chunk=(2,), never=0))
 
 
 def test_a_mixture_that_does_not_add_up_is_rejected_by_name() -> None:
