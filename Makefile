@@ -1,10 +1,11 @@
 # Everything starts from a bare Python 3.11: `make demo` and `make test` set up what they need.
 PYTHON ?= python3.11
 LOCK ?= requirements/cpu.txt
+ENGINE ?= vllm
 BIN := .venv/bin
 DEMO := runs/demo
 SERIES := $(DEMO)/tiny
-SCORE := --series $(SERIES) --ckpts 3:36:4 --sequences 32 --engine vllm --out $(DEMO)/results
+SCORE := --series $(SERIES) --ckpts 3:36:4 --sequences 32 --engine $(ENGINE) --out $(DEMO)/results
 
 .PHONY: demo test check bench lock setup clean
 
@@ -26,7 +27,7 @@ check: setup ## format, lint, strict types
 	$(BIN)/mypy
 
 bench: setup ## the benchmarks, each a ratio against a peer or a limit measured in the same run
-	$(BIN)/python tests/benchmarks/continuation.py
+	$(BIN)/python tests/benchmarks/continuation.py $(if $(wildcard $(SERIES)/checkpoints/ckpt_035),--checkpoint $(SERIES)/checkpoints/ckpt_035)
 
 lock: ## resolve the lock files anew (needs uv)
 	requirements/compile

@@ -48,17 +48,16 @@ def _interval(value: Any, low: Any, high: Any, factor: float, digits: int) -> st
 
 
 def _canaries(result: MemorizationResult, frame: pd.DataFrame) -> list[str]:
-    """Canaries at the last checkpoint by repeats, and whether controls stay at chance."""
+    """Canaries by times planted, at the last checkpoint and at their best; whether controls stay at chance."""
+    curves = summaries.canary_curves(frame)
     last = str(frame["ckpt"].cat.categories[-1])
-    curves = summaries.canary_curves(frame[frame["ckpt"] == last])
     rows = []
-    for repeats, group in curves.groupby("repeats"):
-        cells = {str(line.spacing): line for line in group.itertuples()}
-        if "never" in cells:
-            continue
-        rows.append([f"{repeats:g}", *(_cell(cells.get(spacing)) for spacing in ("even", "chunk"))])
-    title = f"Canaries at {last}: rows of random ids, planted a known number of times"
-    lines = [title, columns(["planted", "spread evenly", "within one chunk"], rows)]
+    for repeats, group in curves[curves["repeats"] > 0].groupby("repeats"):
+        even, chunk = (group[group["spacing"] == spacing] for spacing in ("even", "chunk"))
+        rows.append([f"{repeats:g}", _at(even, last), _at(chunk, last), _best(chunk)])
+    title = "Mean score of canaries, rows of random ids planted a known number of times (n canaries)"
+    header = ["planted", f"spread evenly, {last}", f"in one chunk, {last}", "in one chunk, at best"]
+    lines = [title, columns(header, rows)]
     check = result.control_check()
     if check is not None:
         lines.append(
@@ -69,12 +68,17 @@ def _canaries(result: MemorizationResult, frame: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _cell(line: Any) -> str:
-    if line is None:
-        return "-"
-    return (
-        f"score {line.score_mean:.2f}, {100 * line.extractible_share:3.0f} % of {line.sequences} extractible"
-    )
+def _at(curve: pd.DataFrame, ckpt: str) -> str:
+    return next((_recall(line) for line in curve.itertuples() if str(line.ckpt) == ckpt), "-")
+
+
+def _best(curve: pd.DataFrame) -> str:
+    best = max(curve.itertuples(), key=lambda line: float(line.score_mean), default=None)  # type: ignore[arg-type]
+    return "-" if best is None else f"{_recall(best)} at {best.ckpt}"
+
+
+def _recall(line: Any) -> str:
+    return f"{line.score_mean:.2f} ({line.sequences})"
 
 
 def series_table(series: Series) -> str:

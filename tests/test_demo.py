@@ -198,7 +198,9 @@ def test_the_notebook_runs_and_is_kept_executed(demo: tuple[Path, str], tmp_path
     for folder in ("runs", "studies/memorization"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "runs" / "demo").symlink_to(demo[0])
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path / "studies/memorization")}}).execute()
+    NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path / "studies/memorization")}}
+    ).execute()
     pictures = [o for cell in cells for o in cell.outputs if "image/png" in o.get("data", {})]
     assert len(pictures) >= 5
 
