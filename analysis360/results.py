@@ -18,6 +18,7 @@ from analysis360 import summaries
 from analysis360.errors import StoreError
 from analysis360.panel import Panel
 from analysis360.series import Checkpoint, Chunk, Series
+from analysis360.statistics import Interval, paired_difference
 from analysis360.sweep import Report
 from analysis360.tasks.memorization import Memorization, score_in_document, unpack
 
@@ -226,6 +227,21 @@ class MemorizationResult:
     def summary(self) -> pd.DataFrame:
         """Per checkpoint and group: n, mean score and extractible share with 95 % intervals."""
         return summaries.summary(self.frame(), self.chunks_in_series)
+
+    def difference(self, before: str, after: str, value: Value = "score") -> Interval:
+        """Mean of `value` at checkpoint `after` less that at `before`, over sequences both had been trained on.
+
+        Paired by sequence, 95 % interval by bootstrap over chunks. In the unit of `value`: a fraction.
+        """
+        frame = self.frame()
+        seen = frame[(frame["role"] == "train") & (frame["exposures"] >= 1)]
+        pair = [
+            seen[seen["ckpt"] == name].set_index(["chunk", "position"])[value].astype(np.float64)
+            for name in (before, after)
+        ]
+        both = pd.concat(pair, axis=1, join="inner", keys=["before", "after"])
+        clusters = both.index.get_level_values("chunk").astype(str).to_numpy()
+        return paired_difference(both["before"].to_numpy(), both["after"].to_numpy(), clusters)
 
     def correlation(self, value: Value = "score", over: Over = "seen") -> Correlation:
         """Checkpoint by checkpoint correlation over sequences seen by both, all, or held-out ones (Figure 9)."""

@@ -118,6 +118,7 @@ def provenance(engine: Engine, checkpoint: Checkpoint) -> dict[str, str]:
 
     return {
         "checkpoint": checkpoint.name,
+        "stored_dtype": str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")),
         "analysis360": __version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",

@@ -160,3 +160,13 @@ def test_reading_without_computing_starts_no_engine(small_series: Path, tmp_path
     with pytest.raises(a360.StoreError, match="no results of these settings"):
         a360.memorization(small_series, out=tmp_path, compute=False, engine="torch")
     assert not tmp_path.joinpath("small", "memorization").exists()
+
+
+def test_differences_are_paired_by_sequence(small_series: Path, tmp_path: Path) -> None:
+    result = score(small_series, tmp_path)
+    difference = result.difference("ckpt_000", "ckpt_003")
+    matrix = result.matrix()["train_000"]  # the one chunk that both had been trained on
+    assert difference.n == matrix.shape[1] == 12
+    assert difference.value == pytest.approx(
+        (matrix.loc["ckpt_003"] - matrix.loc["ckpt_000"]).mean(), abs=1e-6
+    )
