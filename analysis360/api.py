@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from analysis360.engines import Engine, open_engine, resolve_kind
-from analysis360.errors import SelectionError, StoreError
+from analysis360.errors import CheckpointError, SelectionError, StoreError
 from analysis360.panel import Panel, draw_panel
 from analysis360.results import MemorizationResult, mixed_provenance
 from analysis360.series import Checkpoint, Chunk, Series, open_series
@@ -48,10 +49,9 @@ def memorization(
     read. Raises Analysis360Error; checkpoints that could not be loaded are raised last, when the
     others are stored.
     """
-    series = series if isinstance(series, Series) else open_series(series)
-    how = Settings(
-        prompt_tokens, continuation_tokens, seed, _dtype(dtype, series), resolve_kind(engine), compat
-    )
+    series = series.afresh() if isinstance(series, Series) else open_series(series)
+    kind = resolve_kind(engine) if compute or engine == "auto" else engine
+    how = Settings(prompt_tokens, continuation_tokens, seed, _dtype(dtype, series), kind, compat)
     if sequences < 1:
         raise SelectionError(f"sequences: expected at least 1, found {sequences}")
     i, n = parse_shard(shard)
@@ -67,15 +67,18 @@ def memorization(
         raise StoreError(
             f"no results of these settings in {store.path}; run `analysis360 memorization` first"
         )
+    _check_window(series, how)
+    selected, failures = _readable(selected)
     plan = _plan(series, selected, chunks)
     pieces = _pieces(series, plan)
-    panels = {chunk.name: _panel(series, store, chunk, sequences, how) for chunk in pieces}
+    panels = {chunk.name: _panel(series, store, chunk, sequences, how, keep=compute) for chunk in pieces}
     task = replace(blank, plan=plan, panels=panels)
     report = Report()
     if compute:
-        report = sweep(task, store, _opener(how), progress=progress)
+        report = sweep(task, store, _opener(how, series.checkpoints[0]), progress=progress)
     rows, parts = store.read(task)
-    notes = [*_short(pieces, panels, sequences), *mixed_provenance(parts)]
+    report.failures[:0] = failures
+    notes = [*_short(pieces, panels, sequences), *_incomplete(task, rows), *mixed_provenance(parts)]
     result = MemorizationResult(series, selected, pieces, task, rows, parts, report, notes)
     if report.failures:
         first, more = report.failures[0], len(report.failures) - 1
@@ -92,8 +95,31 @@ def _dtype(dtype: str | None, series: Series) -> str:
     return dtype
 
 
-def _opener(how: Settings) -> Callable[[], Engine]:
-    return partial(open_engine, how.engine, dtype=how.dtype, max_tokens=how.width)
+def _opener(how: Settings, like: Checkpoint) -> Callable[[], Engine]:
+    return partial(open_engine, how.engine, dtype=how.dtype, max_tokens=how.width, like=like)
+
+
+def _check_window(series: Series, how: Settings) -> None:
+    """Refuse sequences that are longer than the model can read. Raises SelectionError."""
+    window = series.checkpoints[0].config.get("max_position_embeddings")
+    if isinstance(window, int) and how.width > window:
+        asked = f"{how.prompt_tokens} + {how.continuation_tokens}"
+        raise SelectionError(f"prompt and continuation of {asked} tokens; the model reads {window}")
+
+
+def _readable(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[CheckpointError]]:
+    """Checkpoints whose files are there, and what is wrong with the others; all wrong raises the first."""
+    readable: list[Checkpoint] = []
+    failures: list[CheckpointError] = []
+    for checkpoint in checkpoints:
+        try:
+            _ = checkpoint.digest
+            readable.append(checkpoint)
+        except CheckpointError as error:
+            failures.append(error)
+    if not readable:
+        raise failures[0]
+    return readable, failures
 
 
 def _plan(
@@ -117,13 +143,23 @@ def _pieces(series: Series, plan: Sequence[tuple[Checkpoint, Sequence[Chunk]]]) 
     return [chunk for chunk in [*series.chunks, *series.controls] if chunk.name in used]
 
 
-def _panel(series: Series, store: Store, chunk: Chunk, sequences: int, how: Settings) -> Panel:
+def _panel(series: Series, store: Store, chunk: Chunk, sequences: int, how: Settings, *, keep: bool) -> Panel:
     eos = series.manifest.model.eos_token_id
 
     def draw(n: int) -> Panel:
         return draw_panel(chunk, n=n, width=how.width, seed=how.seed, vocabulary=series.vocabulary, eos=eos)
 
-    return store.panel(chunk, draw, n=sequences, width=how.width, seed=how.seed, eos=eos)
+    return store.panel(chunk, draw, n=sequences, width=how.width, seed=how.seed, eos=eos, keep=keep)
+
+
+def _incomplete(task: Memorization, rows: pa.Table) -> list[str]:
+    """One line when not all that was asked for is stored."""
+    asked, stored = sum(map(len, task.units())), len(rows)
+    return (
+        [f"{stored:,} of {asked:,} sequences are stored; the rest is not scored yet"]
+        if stored < asked
+        else []
+    )
 
 
 def _short(chunks: Sequence[Chunk], panels: dict[str, Panel], sequences: int) -> list[str]:

@@ -138,6 +138,8 @@ def _figures(parsed: argparse.Namespace) -> None:
     result = _result(parsed, compute=False)
     for line in draw_all(result, Path(parsed.to)):
         print(line)
+    for note in result.notes:
+        print(f"note: {note}")
 
 
 def _series(parsed: argparse.Namespace) -> None:

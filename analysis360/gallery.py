@@ -30,6 +30,8 @@ def draw_all(result: MemorizationResult, to: Path) -> Iterator[str]:
         try:
             figure = draw().get_figure()
         except Analysis360Error as error:
+            for suffix in (".png", ".pdf"):  # an older one would be taken for this result's
+                (to / f"{name}{suffix}").unlink(missing_ok=True)
             yield f"{name}: not drawn: {error}"
             continue
         assert isinstance(figure, Figure)
@@ -46,9 +48,8 @@ def _drawings(result: MemorizationResult) -> dict[str, Callable[[], Axes]]:
         "figure9_extractible": lambda: result.correlation("extractible").plot(),
         "exposure": result.plot_exposure,
     }
-    metrics = result.metrics()
-    if metrics is not None and len(metrics):
-        drawings["figure3_loss"] = lambda: figures.plot_loss(metrics)
+    if result.series.manifest.metrics:
+        drawings["figure3_loss"] = lambda: figures.plot_loss(result.metrics())
     if result.series.canaries:
         drawings["canaries"] = lambda: result.plot_canaries()[0]
     return drawings

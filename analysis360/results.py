@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from analysis360 import summaries
-from analysis360.errors import StoreError
+from analysis360.errors import DataError, StoreError
 from analysis360.panel import Panel
 from analysis360.series import Checkpoint, Chunk, Series
 from analysis360.statistics import Interval, paired_difference
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 Value = Literal["score", "extractible"]
 Over = Literal["seen", "all", "held-out"]
 ROLES = ("train", "held-out", "canary")
+Columns = dict[str, NDArray[Any]]
 SPACINGS = ("even", "chunk", "never")
 MIXABLE = ("engine", "device", "machine", "analysis360")
 
@@ -75,7 +75,7 @@ class MemorizationResult:
         )
 
     @cached_property
-    def _columns(self) -> dict[str, NDArray[Any]]:
+    def _columns(self) -> Columns:
         """Row by row: place of checkpoint, chunk and sequence in their lists."""
         if not len(self.rows):
             raise StoreError("no rows were scored; nothing to show")
@@ -100,8 +100,8 @@ class MemorizationResult:
         sizes = [len(panel) for panel in self._panels]
         return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
 
-    def frame(self) -> pd.DataFrame:
-        """A row per (checkpoint, chunk, sequence), in that order.
+    def frame(self, ckpt: str | None = None) -> pd.DataFrame:
+        """A row per (checkpoint, chunk, sequence), in that order; of one checkpoint when it is named.
 
         ckpt, chunk, role, source: categories. tokens: trained on at the checkpoint. position: in the
         panel; row: in the chunk. exposures: times this sequence had been trained on at the checkpoint,
@@ -110,16 +110,25 @@ class MemorizationResult:
         the same up to the first true EOS, NaN when it lies in the prompt. extractible: all l right.
         exact_prefix: tokens right before the first miss. repeats, spacing, planted_first: of canaries.
         """
-        return self._frame.copy(deep=False)
+        if ckpt is None:
+            return self._whole.copy(deep=False)
+        place = [checkpoint.name for checkpoint in self.checkpoints].index(ckpt)
+        return self._frame(np.flatnonzero(self._columns["ckpt"] == place))
 
     @cached_property
-    def _frame(self) -> pd.DataFrame:
-        c = self._columns
+    def _whole(self) -> pd.DataFrame:
+        return self._frame(np.arange(len(self.rows)))
+
+    def _frame(self, rows: NDArray[np.int64]) -> pd.DataFrame:
+        c = {name: column[rows] for name, column in self._columns.items()}
+        rows = rows[np.lexsort((c["position"], c["chunk"], c["ckpt"]))]
+        c = {name: column[rows] for name, column in self._columns.items()}
+        stored = self.rows.take(pa.array(rows))
         how = self.task.how
-        match = unpack(self.rows["match"], how.continuation_tokens)
-        correct = self.rows["correct"].to_numpy()
+        match = unpack(stored["match"], how.continuation_tokens)
+        correct = stored["correct"].to_numpy()
         first_eos = np.concatenate([p.first_eos for p in self._panels])[c["sequence"]]
-        frame = pd.DataFrame(
+        return pd.DataFrame(
             {
                 "ckpt": _categories(c["ckpt"], [x.name for x in self.checkpoints]),
                 "tokens": np.array([self.series.exposure.tokens(x.index) for x in self.checkpoints])[
@@ -130,25 +139,22 @@ class MemorizationResult:
                 "position": c["position"],
                 "row": np.concatenate([p.rows for p in self._panels])[c["sequence"]],
                 "source": pd.Categorical(np.concatenate([p.sources for p in self._panels])[c["sequence"]]),
-                **self._exposure(),
+                **self._exposure(c),
                 "score": (correct / how.continuation_tokens).astype(np.float32),
                 "score_in_document": score_in_document(match, first_eos, how.prompt_tokens),
                 "extractible": correct == how.continuation_tokens,
-                "exact_prefix": self.rows["exact_prefix"].to_numpy(),
-                **self._canaries(),
+                "exact_prefix": stored["exact_prefix"].to_numpy(),
+                **self._canaries(c),
             }
         )
-        order = np.lexsort((c["position"], c["chunk"], c["ckpt"]))
-        ordered: pd.DataFrame = frame.iloc[order].reset_index(drop=True)
-        return ordered
 
-    def _exposure(self) -> dict[str, NDArray[Any]]:
+    def _exposure(self, c: Columns) -> dict[str, NDArray[Any]]:
         """Joined when reading, never stored: exposures, first_seen, done, tokens_since of every row."""
-        exposure, c = self.series.exposure, self._columns
+        exposure = self.series.exposure
         done = np.array([exposure.positions(x.index) for x in self.checkpoints])
         times = np.array([exposure.times(x.index) for x in self.checkpoints])
         last = np.array([exposure.last(x.index) for x in self.checkpoints])
-        count, latest = self._text_exposure(times, last)
+        count, latest = self._text_exposure(c, times, last)
         first = np.full(len(c["ckpt"]), np.nan)
         train = np.array([chunk.role == "train" for chunk in self.chunks])[c["chunk"]]
         index = np.array([chunk.index for chunk in self.chunks])[c["chunk"]]
@@ -171,8 +177,9 @@ class MemorizationResult:
             "tokens_since": since,
         }
 
-    def _text_exposure(self, times: NDArray[Any], last: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        c = self._columns
+    def _text_exposure(
+        self, c: Columns, times: NDArray[Any], last: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         count, latest = np.zeros(len(c["ckpt"])), np.full(len(c["ckpt"]), np.nan)
         for i, chunk in enumerate(self.chunks):
             if chunk.role == "train":
@@ -193,8 +200,8 @@ class MemorizationResult:
             if int(row) in by_row
         ]
 
-    def _canaries(self) -> dict[str, Any]:
-        c, first_seen = self._columns, self.series.exposure.first()
+    def _canaries(self, c: Columns) -> dict[str, Any]:
+        first_seen = self.series.exposure.first()
         repeats, planted_first = np.full(len(c["ckpt"]), np.nan, np.float32), np.full(len(c["ckpt"]), np.nan)
         spacing = np.full(len(c["ckpt"]), -1)
         for i, canary in self._planted():
@@ -226,7 +233,11 @@ class MemorizationResult:
 
     def summary(self) -> pd.DataFrame:
         """Per checkpoint and group: n, mean score and extractible share with 95 % intervals."""
-        return summaries.summary(self.frame(), self.chunks_in_series)
+        # Checkpoint by checkpoint, so that memory does not grow with their number.
+        tables = [summaries.summary(self.frame(x.name), self.chunks_in_series) for x in self.checkpoints]
+        table = pd.concat(tables, ignore_index=True)
+        table["ckpt"] = pd.Categorical(table["ckpt"], [x.name for x in self.checkpoints], ordered=True)
+        return table
 
     def difference(self, before: str, after: str, value: Value = "score") -> Interval:
         """Mean of `value` at checkpoint `after` less that at `before`, over sequences both had been trained on.
@@ -257,11 +268,16 @@ class MemorizationResult:
         control = summaries.distribution(frame, l, "held-out") if self.series.held_out else None
         return figures.plot_distribution(summaries.distribution(frame, l), ax, control)
 
+    def chunk_groups(self) -> pd.DataFrame:
+        """Mean score by checkpoint and group of chunks, in the order they were first trained on (Figure 8)."""
+        scored = sum(chunk.role == "train" for chunk in self.chunks)
+        return summaries.chunk_groups(self.frame(), complete=scored == len(self.series.chunks))
+
     def plot_chunks(self, ax: Axes | None = None) -> Axes:
         """Figure 8: score by group of chunks, one line a checkpoint."""
         from analysis360 import figures
 
-        return figures.plot_chunks(summaries.chunk_groups(self.frame()), ax, held_out=self.summary())
+        return figures.plot_chunks(self.chunk_groups(), ax, held_out=self.summary())
 
     def plot_canaries(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
         """Recall of canaries over training, by times planted: spread evenly (left), within one chunk (right)."""
@@ -286,8 +302,8 @@ class MemorizationResult:
         """A row per part read: versions, machine, checkpoint, when it was written."""
         return pd.DataFrame(list(self.parts))
 
-    def metrics(self) -> pd.DataFrame | None:
-        """The training run's metrics, a row a step, when the series has them."""
+    def metrics(self) -> pd.DataFrame:
+        """The training run's metrics, a row a step. Raises DataError when the series has none."""
         return read_metrics(self.series)
 
 
@@ -301,15 +317,28 @@ def mixed_provenance(parts: Sequence[dict[str, Any]]) -> list[str]:
     return notes
 
 
-def read_metrics(series: Series) -> pd.DataFrame | None:
-    """metrics.jsonl of the training run as a table; None when the series has none."""
+def read_metrics(series: Series) -> pd.DataFrame:
+    """metrics.jsonl of the training run, a row a step; a last line that is still being written is left out.
+
+    Raises DataError when the series has none, or naming the line that cannot be read.
+    """
     if series.manifest.metrics is None:
-        return None
-    path: Path = series.root / series.manifest.metrics
-    if not path.exists():
-        return None
-    with path.open(encoding="utf-8") as file:
-        return pd.DataFrame([json.loads(line) for line in file])
+        raise DataError(f"series {series.name}: the manifest names no metrics")
+    path = series.root / series.manifest.metrics
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            if number < len(lines) or line.endswith("\n"):
+                raise DataError(
+                    f"{path} line {number}: expected a JSON object, found {line[:60]!r}"
+                ) from None
+    return pd.DataFrame(records)
 
 
 def _categories(codes: NDArray[np.int64], names: Sequence[str]) -> Any:

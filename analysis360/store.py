@@ -16,7 +16,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis360.digests import digest_of
-from analysis360.errors import StoreError
+from analysis360.errors import DataError, StoreError
 from analysis360.panel import SAMPLER, Panel
 from analysis360.series import Chunk
 from analysis360.tasks import Key, Task, Unit
 
 FOOTER = b"analysis360"
 FLUSH_SECONDS = 20.0
+READ_ATTEMPTS = 20
 NAMING = ("series", "chunk", "ckpt_digest", "chunk_digest")
 
 
@@ -73,9 +74,17 @@ class Store:
         return self.path / task / f"settings={digest_of(settings)}"
 
     def panel(
-        self, chunk: Chunk, draw: Callable[[int], Panel], *, n: int, width: int, seed: int, eos: int | None
+        self,
+        chunk: Chunk,
+        draw: Callable[[int], Panel],
+        *,
+        n: int,
+        width: int,
+        seed: int,
+        eos: int | None,
+        keep: bool = True,
     ) -> Panel:
-        """The stored panel of a chunk, drawn anew when there is none or it is too small."""
+        """The stored panel of a chunk, drawn anew, and kept, when there is none or it is too small."""
         key = digest_of([SAMPLER, chunk.digest, seed, width, eos])
         file = self.path / "panels" / f"{chunk.name}-{key}.parquet"
         if file.exists():
@@ -83,13 +92,28 @@ class Store:
             if asked >= n:
                 return stored if chunk.role == "canary" else stored.head(n)
         panel = draw(n)
-        _write(file, [_panel_table(panel)], {"asked": n, "chunk": chunk.name, "chunk_digest": chunk.digest})
+        if replace(chunk).digest != chunk.digest:
+            raise DataError(f"chunk {chunk.name}: {chunk.path} changed while it was read; run again")
+        if keep:
+            _write(
+                file, [_panel_table(panel)], {"asked": n, "chunk": chunk.name, "chunk_digest": chunk.digest}
+            )
         return panel
 
     def stored(self, task: Task) -> list[StoredUnit]:
         """Every unit in the store under the task's settings, oldest part first, whatever its names."""
         parts = sorted(self.folder(task.name, task.settings()).glob("ckpt=*/part-*.parquet"))
         return [unit for part in parts for unit in _units_of(part, task.schema_version)]
+
+    def tidy(self, task: Task) -> None:
+        """Remove parts whose every unit a later part of the same checkpoint holds: what a kill can leave."""
+        parts: dict[Path, set[tuple[Key, int, int]]] = {}
+        for unit in self.stored(task):
+            parts.setdefault(unit.part, set()).add((unit.key, unit.start, unit.stop))
+        ordered = sorted(parts)
+        for i, part in enumerate(ordered):
+            if any(parts[part] <= parts[later] and later.parent == part.parent for later in ordered[i + 1 :]):
+                part.unlink(missing_ok=True)
 
     def missing(self, task: Task) -> list[Unit]:
         """The asked units less what is stored: whole units, or the positions still to do.
@@ -111,7 +135,16 @@ class Store:
         """Every stored row the task asks for, each once, and the provenance of the parts used.
 
         The table has the task's columns beside `unit`: the place of the row's unit in `task.units()`.
+        May be called beside a running sweep.
         """
+        for _ in range(READ_ATTEMPTS):
+            try:
+                return self._read(task)
+            except _ReplacedError:
+                continue
+        raise StoreError(f"{self.path} changed {READ_ATTEMPTS} times while it was read; try again")
+
+    def _read(self, task: Task) -> tuple[pa.Table, list[dict[str, Any]]]:
         wanted: dict[Key, list[int]] = {}
         units = task.units()
         for i, unit in enumerate(units):
@@ -223,12 +256,18 @@ def _units_of(part: Path, schema_version: str) -> list[StoredUnit]:
     ]
 
 
+class _ReplacedError(Exception):
+    """A part went away between listing and reading, because a larger one took its place."""
+
+
 def _read_part(part: Path) -> pa.Table:
     """All rows of a part, without the columns that name its series, chunk and digests."""
     try:
         with pq.ParquetFile(part) as file:
             names = [n for n in file.schema_arrow.names if n not in NAMING]
             return file.read(columns=names).replace_schema_metadata(None)
+    except FileNotFoundError:
+        raise _ReplacedError from None
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
             f"{part} cannot be read: {error}; move it away and its units are computed again"

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from analysis360.engines import Engine
-from analysis360.errors import CheckpointError, SelectionError
+from analysis360.errors import Analysis360Error, CheckpointError, EngineError, SelectionError
 from analysis360.series import Checkpoint
 from analysis360.store import Store, Writer
 from analysis360.tasks import Task, Unit
@@ -49,6 +49,7 @@ def sweep(task: Task, store: Store, engine: Callable[[], Engine], *, progress: b
     reported in the end and does not stop the others. Interrupted, every finished unit is kept.
     """
     store.prepare()
+    store.tidy(task)
     missing = store.missing(task)
     report = Report(stored=sum(map(len, task.units())) - sum(map(len, missing)))
     if not missing:
@@ -86,6 +87,10 @@ def _one_checkpoint(
     started = time.monotonic()
     try:
         engine.load(checkpoint)
+        if replace(checkpoint).digest != checkpoint.digest:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.name}: {checkpoint.path} changed since the run began"
+            )
     except CheckpointError as error:
         report.failures.append(error)
         bar.update(sum(map(len, units)))
@@ -103,9 +108,12 @@ def _one_unit(task: Task, engine: Engine, unit: Unit, writer: Writer, report: Re
     started = time.monotonic()
     try:
         table = task.run(engine, unit)
-    except Exception as error:
+    except Analysis360Error as error:
         error.add_note(f"at checkpoint {unit.checkpoint.name}, chunk {unit.chunk.name}")
         raise
+    except Exception as error:
+        where = f"checkpoint {unit.checkpoint.name}, chunk {unit.chunk.name}"
+        raise EngineError(f"{where}: the engine failed: {type(error).__name__}: {error}") from error
     seconds = time.monotonic() - started
     report.seconds["run"] += seconds
     report.computed += len(unit)

@@ -207,7 +207,7 @@ def test_the_columns_of_a_match_table_are_small_integers_and_bytes():
         "position": "int32",
         "correct": "int16",
         "exact_prefix": "int16",
-        "match": "fixed_size_binary[32]",
+        "match": "binary",
     }
     assert table["correct"].to_pylist() == table["exact_prefix"].to_pylist() == [256, 256]
 

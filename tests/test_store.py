@@ -203,3 +203,86 @@ def test_provenance_is_stored_and_a_mixture_is_said(
     table = mixed.provenance()
     assert {"checkpoint", "engine", "device", "machine", "python", "written"} <= set(table.columns)
     assert any("results mix analysis360s: 0.0.9; " in note for note in mixed.notes)
+
+
+def test_weights_replaced_between_two_calls_are_seen(make_series: MakeSeries, tmp_path: Path) -> None:
+    """In a notebook the same Series object outlives a retrained checkpoint."""
+    series = a360.open_series(make_series(checkpoints=1, chunks=2))
+    score(series.root, tmp_path)
+    old = a360.memorization(series, out=tmp_path, **SHORT)
+    save_llama(series.root / "checkpoints/ckpt_000", seed=77)
+    new = a360.memorization(series, out=tmp_path, **SHORT)
+    assert (old.report.computed, new.report.computed) == (0, len(old))
+    pd.testing.assert_frame_equal(new.frame(), score(series.root, tmp_path / "fresh").frame())
+
+
+def test_weights_that_change_during_the_run_are_not_stored(
+    make_series: MakeSeries, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from analysis360.engines.torch_engine import TorchEngine
+
+    root = make_series(checkpoints=1, chunks=1)
+    load = TorchEngine.load
+
+    def load_and_lose(engine: TorchEngine, checkpoint: a360.Checkpoint) -> None:
+        load(engine, checkpoint)
+        save_llama(checkpoint.path, seed=78)
+
+    monkeypatch.setattr(TorchEngine, "load", load_and_lose)
+    with pytest.raises(a360.CheckpointError, match="changed since the run began"):
+        score(root, tmp_path)
+    assert not parts(tmp_path)
+
+
+def test_the_digest_is_of_the_file_that_is_loaded(make_series: MakeSeries, tmp_path: Path) -> None:
+    """A folder with a single file and an index: transformers loads the single file."""
+    root = make_series(checkpoints=2, chunks=1)
+    first, second = (root / f"checkpoints/ckpt_00{i}" for i in (0, 1))
+    shutil.copy(first / "model.safetensors", second / "model-00001-of-00001.safetensors")
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": "model-00001-of-00001.safetensors"}}
+    (second / "model.safetensors.index.json").write_text(json.dumps(index))
+    one, other = a360.open_series(root).checkpoints
+    assert one.digest != other.digest
+    assert score(root, tmp_path).report.computed == 2 * (3 * 12 + 3)
+
+
+def test_what_a_kill_leaves_twice_is_removed(small_series: Path, tmp_path: Path) -> None:
+    n = len(score(small_series, tmp_path, "0"))
+    (part,) = parts(tmp_path)
+    shutil.copy(part, part.with_name("part-00000000000000000000-interim.parquet"))
+    assert len(pd.read_parquet(tmp_path / "small" / "memorization")) == 2 * n
+    score(small_series, tmp_path, "0")
+    assert parts(tmp_path) == [part]
+
+
+def test_reading_beside_a_sweep_starts_again_when_a_part_is_replaced(
+    small_series: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from analysis360 import store
+
+    first = score(small_series, tmp_path, "0")
+    (part,) = parts(tmp_path)
+    moved = part.with_name("part-99999999999999999999-larger.parquet")
+    read = store._read_part
+
+    def replaced_once(path: Path) -> Any:
+        if part.exists():
+            part.rename(moved)
+        return read(path)
+
+    monkeypatch.setattr(store, "_read_part", replaced_once)
+    pd.testing.assert_frame_equal(score(small_series, tmp_path, "0").frame(), first.frame())
+
+
+def test_reading_says_what_is_missing_and_writes_nothing(small_series: Path, tmp_path: Path) -> None:
+    score(small_series, tmp_path, shard="0/2", sequences=4)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    half = score(small_series, tmp_path, sequences=12, compute=False)
+    assert any("54 of 300 sequences are stored" in note for note in half.notes)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_parts_of_different_lengths_read_as_one_table(small_series: Path, tmp_path: Path) -> None:
+    for length in (12, 30):
+        score(small_series, tmp_path, "0", continuation_tokens=length)
+    assert len(pd.read_parquet(tmp_path / "small" / "memorization")) == 150

@@ -17,26 +17,35 @@ from test_store import parts, score
 import analysis360 as a360
 from analysis360.errors import CheckpointError, SelectionError
 
-COMMAND = [sys.executable, "-m", "analysis360.cli", "memorization", "--engine", "torch"]
+# Every unit is written at once, so that a kill can fall anywhere between two parts.
+EAGER = (
+    "import analysis360.store as s, analysis360.cli as c; s.FLUSH_SECONDS = 0.0; raise SystemExit(c.main())"
+)
+COMMAND = [sys.executable, "-c", EAGER, "memorization", "--engine", "torch"]
 
 
 def command(series: Path, out: Path, *more: str) -> list[str]:
     return [*COMMAND, "--series", str(series), "--out", str(out), *more]
 
 
+def begun(out: Path) -> int:
+    """Checkpoints of which something is stored."""
+    return len({part.parent for part in parts(out)})
+
+
 @pytest.fixture(scope="module")
 def long_series(make_series: MakeSeries) -> Path:
-    return make_series(checkpoints=12, chunks=8, rows=60, name="long")
+    return make_series(checkpoints=8, chunks=8, rows=60, name="long")
 
 
 def test_killed_again_and_again_it_ends_as_if_undisturbed(long_series: Path, tmp_path: Path) -> None:
     undisturbed = score(long_series, tmp_path / "calm", prompt_tokens=8, continuation_tokens=32)
     arguments = command(long_series, tmp_path / "killed", "--prompt-tokens", "8", "--quiet")
     kills = 0
-    for _ in range(60):
+    for _ in range(20):
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        before = len(parts(tmp_path / "killed"))
-        while process.poll() is None and len(parts(tmp_path / "killed")) == before:
+        before = begun(tmp_path / "killed")
+        while process.poll() is None and begun(tmp_path / "killed") == before:
             time.sleep(0.01)
         if process.poll() is not None:
             break
@@ -77,7 +86,7 @@ def test_interrupted_it_keeps_finished_units_and_says_how_to_go_on(
 
 def test_shards_add_up_to_the_whole(long_series: Path, tmp_path: Path) -> None:
     names = [[c.name for c in score(long_series, tmp_path, shard=f"{i}/5").checkpoints] for i in range(5)]
-    assert sorted(name for shard in names for name in shard) == [f"ckpt_{i:03d}" for i in range(12)]
+    assert sorted(name for shard in names for name in shard) == [f"ckpt_{i:03d}" for i in range(8)]
     whole = score(long_series, tmp_path)
     assert whole.report.computed == 0
     pd.testing.assert_frame_equal(whole.frame(), score(long_series, tmp_path / "fresh").frame())
@@ -170,3 +179,49 @@ def test_differences_are_paired_by_sequence(small_series: Path, tmp_path: Path) 
     assert difference.value == pytest.approx(
         (matrix.loc["ckpt_003"] - matrix.loc["ckpt_000"]).mean(), abs=1e-6
     )
+
+
+def test_a_missing_shard_does_not_stop_the_others(make_series: MakeSeries, tmp_path: Path) -> None:
+    root = make_series(checkpoints=3, chunks=1)
+    (root / "checkpoints/ckpt_001/model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"ckpt_001: no model\.safetensors"):
+        score(root, tmp_path)
+    stored = pd.read_parquet(tmp_path / "small" / "memorization")
+    assert set(stored["ckpt"].astype(str)) == {"ckpt_000", "ckpt_002"}
+
+
+@pytest.mark.parametrize("change", [{"vocab_size": 64}, {"num_attention_heads": 4}])
+def test_another_model_is_refused_even_when_asked_alone(
+    make_series: MakeSeries, tmp_path: Path, change: dict[str, int]
+) -> None:
+    root = make_series(checkpoints=2, chunks=1)
+    save_llama(root / "checkpoints/ckpt_001", seed=1, **change)
+    with pytest.raises(CheckpointError, match=r"ckpt_001: config has .* not the same model"):
+        score(root, tmp_path, "1")
+    assert not parts(tmp_path)
+
+
+def test_sequences_longer_than_the_model_reads_are_refused(small_series: Path, tmp_path: Path) -> None:
+    with pytest.raises(SelectionError, match="100 \\+ 30 tokens; the model reads 128"):
+        score(small_series, tmp_path, prompt_tokens=100, continuation_tokens=30)
+
+
+def test_the_frame_of_one_checkpoint_is_its_part_of_the_whole(small_series: Path, tmp_path: Path) -> None:
+    result = score(small_series, tmp_path)
+    whole = result.frame()
+    part = whole[whole["ckpt"] == "ckpt_002"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(result.frame("ckpt_002"), part, check_categorical=False)
+
+
+def test_metrics_cut_short_are_read_and_damaged_ones_named(make_series: MakeSeries, tmp_path: Path) -> None:
+    root = make_series(checkpoints=1, chunks=1)
+    manifest = (root / "series.toml").read_text()
+    (root / "series.toml").write_text(
+        manifest.replace('name = "small"', 'name = "small"\nmetrics = "m.jsonl"')
+    )
+    result = score(root, tmp_path)
+    (root / "m.jsonl").write_text('{"step": 0, "loss": 2.0}\n{"step": 1, "lo')
+    assert len(result.metrics()) == 1
+    (root / "m.jsonl").write_text('{"step": 0, "lo\n{"step": 1, "loss": 2.0}\n')
+    with pytest.raises(a360.DataError, match=r"m\.jsonl line 1"):
+        result.metrics()

@@ -6,6 +6,7 @@ a run that was killed goes on from its last checkpoint with the same bits.
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -133,7 +134,10 @@ def save(
     state = out / _OPTIMIZER.format(index=index)
     partial = state.with_name(f".{state.name}.partial")
     partial.parent.mkdir(exist_ok=True)
-    torch.save(optimizer.state_dict(), partial)
+    with partial.open("wb") as file:
+        torch.save(optimizer.state_dict(), file)
+        file.flush()
+        os.fsync(file.fileno())  # the checkpoint that follows vouches for it
     partial.replace(state)
     with folder_aside(out / CHECKPOINT.format(index=index)) as folder:
         save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})

@@ -79,13 +79,16 @@ def resolve_kind(kind: str) -> str:
     return "vllm" if torch.cuda.is_available() else "torch"
 
 
-def open_engine(kind: str, *, dtype: str, max_tokens: int) -> Engine:
-    """An engine for sequences of up to `max_tokens` ids, computing in `dtype`. Raises EngineError."""
+def open_engine(kind: str, *, dtype: str, max_tokens: int, like: Checkpoint | None = None) -> Engine:
+    """An engine for sequences of up to `max_tokens` ids, computing in `dtype`. Raises EngineError.
+
+    Every checkpoint it loads must be the same model as `like`, or as the first one where that is not given.
+    """
     kind = resolve_kind(kind)
     if kind == "vllm":
         from analysis360.engines.vllm_engine import VllmEngine
 
-        return VllmEngine(dtype=dtype, max_tokens=max_tokens)
+        return VllmEngine(dtype=dtype, max_tokens=max_tokens, like=like)
     from analysis360.engines.torch_engine import TorchEngine
 
-    return TorchEngine(dtype=dtype)
+    return TorchEngine(dtype=dtype, like=like)

@@ -23,9 +23,12 @@ class TorchEngine:
 
     kind = "torch"
 
-    def __init__(self, dtype: str = "float32", device: str | None = None) -> None:
+    def __init__(
+        self, dtype: str = "float32", device: str | None = None, like: Checkpoint | None = None
+    ) -> None:
         self.dtype = dtype
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._like = like
         self._first: tuple[Checkpoint, Any] | None = None
         self._model: Any = None
 
@@ -33,6 +36,8 @@ class TorchEngine:
         """Load the checkpoint's model; the one before is given back first, so that memory holds one."""
         self._model = None
         config = load_config(checkpoint)
+        if self._first is None and self._like is not None:
+            self._first = (self._like, load_config(self._like))
         if self._first is not None:
             check_same_model(checkpoint, config, *self._first)
         self._model = load_model(checkpoint, config, self.dtype).to(self.device)

@@ -37,14 +37,14 @@ class VllmEngine:
 
     kind = "vllm"
 
-    def __init__(self, dtype: str = "float32", max_tokens: int = 64) -> None:
+    def __init__(self, dtype: str = "float32", max_tokens: int = 64, like: Checkpoint | None = None) -> None:
         for key, value in ENVIRONMENT.items():
             os.environ.setdefault(key, value)
         # Unset, vLLM's CPU build drops to one thread.
         os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
         self.dtype = dtype
         self._max_tokens = max(max_tokens, PROBE_LENGTH) + 1
-        self._oracle = TorchEngine(dtype, device="cpu")
+        self._oracle = TorchEngine(dtype, device="cpu", like=like)
         self._llm: Any = None
         self._loaded: Checkpoint | None = None
 
@@ -58,7 +58,13 @@ class VllmEngine:
         if self._llm is None:
             self._llm = self._start(checkpoint)
         else:
-            self._llm.collective_rpc("a360_swap", args=(str(checkpoint.path),))
+            try:
+                self._llm.collective_rpc("a360_swap", args=(str(checkpoint.path),))
+            except Exception as error:
+                self.close()
+                raise EngineError(
+                    f"checkpoint {checkpoint.name}: the swap failed: {one_line(error)}"
+                ) from error
         self._loaded = checkpoint
         self._verify(checkpoint)
 
@@ -66,6 +72,9 @@ class VllmEngine:
         import torch
         from vllm import LLM
 
+        # One more than is asked, as scoring a sequence has vLLM generate one; the model's window permitting.
+        window = checkpoint.config.get("max_position_embeddings") or self._max_tokens
+        self._max_tokens = min(self._max_tokens, int(window))
         options: dict[str, Any] = {
             "model": str(checkpoint.path),
             "skip_tokenizer_init": True,
@@ -106,10 +115,10 @@ class VllmEngine:
         """Greedy continuation [batch, n]; see `Engine.generate`."""
         from vllm import SamplingParams
 
-        if ids.ndim == 2 and ids.shape[1] + n > self._max_tokens - 1:
+        if ids.ndim == 2 and ids.shape[1] + n > self._max_tokens:
             asked = f"{ids.shape[1]} + {n}"
             raise EngineError(
-                f"{asked} ids asked of an engine opened for {self._max_tokens - 1}; open a longer one"
+                f"{asked} ids asked of an engine opened for {self._max_tokens}; open a longer one"
             )
         # ignore_eos without min_tokens: EOS may be chosen, and generation goes on past it.
         params = SamplingParams(temperature=0.0, max_tokens=n, ignore_eos=True, detokenize=False)
@@ -155,7 +164,9 @@ class VllmEngine:
         """Versions, device and threads."""
         import vllm
 
-        return self._oracle.describe() | {"engine": f"vllm {vllm.__version__}", "device": self._device()}
+        oracle = self._oracle.describe()
+        engine = f"vllm {vllm.__version__}, {oracle['engine']}"
+        return oracle | {"engine": engine, "device": self._device()}
 
     def _device(self) -> str:
         import torch

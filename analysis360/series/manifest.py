@@ -187,6 +187,8 @@ def _check(manifest: Manifest, path: Path) -> None:
         raise SeriesError(f"{path} [model]: compute_dtype {found!r}; expected one of {', '.join(DTYPES)}")
     if not manifest.checkpoints.count:
         raise SeriesError(f"{path} [checkpoints]: count is 0: there are no checkpoints; train some first")
+    if not manifest.data.count:
+        raise SeriesError(f"{path} [data]: count is 0: there is nothing to score")
     for section in ("checkpoints", "data", "held_out"):
         files: Files | None = getattr(manifest, section)
         if files is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -57,12 +57,12 @@ class Checkpoint:
     def weight_files(self) -> list[Path]:
         """The shards that hold the weights, safetensors before pickles. Raises CheckpointError."""
         for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
+            single = self.path / f"{stem}.{suffix}"
+            if single.exists():  # before an index, as transformers has it
+                return [single]
             index = self.path / f"{stem}.{suffix}.index.json"
             if index.exists():
                 return self._shards(index)
-            single = self.path / f"{stem}.{suffix}"
-            if single.exists():
-                return [single]
         raise CheckpointError(
             f"checkpoint {self.name}: no model.safetensors or pytorch_model.bin in {self.path}"
         )
@@ -133,6 +133,14 @@ class Series:
         if selector in ("all", "seen"):
             return list(self.chunks)
         return [self.chunks[i] for i in select(selector, [c.name for c in self.chunks], what="chunk")]
+
+    def afresh(self) -> Series:
+        """The same series with no digest or config remembered: what is on disk now counts."""
+        checkpoints = tuple(replace(checkpoint) for checkpoint in self.checkpoints)
+        chunks, held_out, canaries = (
+            tuple(replace(chunk) for chunk in role) for role in (self.chunks, self.held_out, self.canaries)
+        )
+        return replace(self, checkpoints=checkpoints, chunks=chunks, held_out=held_out, canaries=canaries)
 
     @property
     def controls(self) -> list[Chunk]:

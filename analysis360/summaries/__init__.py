@@ -152,16 +152,17 @@ def distribution(
     )
 
 
-def chunk_groups(frame: pd.DataFrame, intervals: bool | None = None) -> pd.DataFrame:
+def chunk_groups(frame: pd.DataFrame, intervals: bool | None = None, complete: bool = False) -> pd.DataFrame:
     """Mean score of each checkpoint on train chunks grouped by when they were first trained on (Figure 8).
 
     Group g holds the chunks first trained on after checkpoint g - 1 and by checkpoint g of those in the
     frame; the last group those not trained on by the last one.  Chunks of unknown exposure are left out.
-    `latest` marks each checkpoint's last seen group that holds sequences.  Intervals resample chunks, or
-    the sequences of a group with one chunk; `intervals=False` leaves them NaN, and so does None beyond 40
-    checkpoints. Columns: ckpt, tokens, group, group_label, group_tokens (trained by the group's end; NaN
-    for the last), sequences, chunks, score_mean and extractible_share (each with _low, _high),
-    score_interval, extractible_interval, seen, latest; a row per non-empty (ckpt, group).
+    `latest` marks each checkpoint's last seen group that holds sequences.  Intervals resample chunks, or the
+    sequences within chunks when `complete` (every train chunk of the series is in) or a group has one chunk;
+    `intervals=False` leaves them NaN, and so does None beyond 40 checkpoints.  Columns: ckpt, tokens, group,
+    group_label, group_tokens (trained by the group's end; NaN for the last), sequences, chunks, score_mean
+    and extractible_share (each with _low, _high), score_interval, extractible_interval, seen, latest; a row
+    per non-empty (ckpt, group).
     """
     require(frame, "role exposures first_seen done score extractible")
     ckpts, chunks = axis_of(frame, "ckpt"), axis_of(frame, "chunk")
@@ -175,7 +176,7 @@ def chunk_groups(frame: pd.DataFrame, intervals: bool | None = None) -> pd.DataF
     bounds = len(ckpts) <= 40 if intervals is None else intervals
     rows: list[dict[str, Any]] = []
     for k, g in itertools.product(range(len(ckpts)), np.unique(group)):
-        if measures := cells.measures(k, group == g, complete=False, bounds=bounds):
+        if measures := cells.measures(k, group == g, complete=complete, bounds=bounds):
             rows.append({"ckpt": k, "tokens": tokens[k], "group": g, "group_tokens": ends[g], **measures})
     columns = ["ckpt", "tokens", "group", "group_label", "group_tokens", *MEASURES]
     table = pd.DataFrame(rows, columns=columns)

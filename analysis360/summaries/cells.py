@@ -214,5 +214,8 @@ def gain_of(trained: Cells, baseline: Cells, usable: Bools) -> Interval:
         weights[:, members] = statistics.cluster_weights(int(members.sum()), RESAMPLES, seed)
     value = float(pooled(np.ones((1, sums.shape[1])))[0])
     return statistics.percentile_interval(
-        value, pooled(weights), int(counts.sum()), clusters=int(train.sum())
+        value,
+        pooled(weights),
+        int(counts.sum()),
+        clusters=int(min(train.sum(), (base_counts.sum(axis=0) > 0).sum())),
     )

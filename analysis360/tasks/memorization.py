@@ -117,7 +117,7 @@ def match_table(truth: Ids, generated: Ids, start: int = 0) -> pa.Table:
             "position": pa.array(np.arange(start, start + len(match), dtype=np.int32)),
             "correct": pa.array(match.sum(axis=1).astype(np.int16)),
             "exact_prefix": pa.array(exact_prefix(match).astype(np.int16)),
-            "match": pack(match),
+            "match": pack(match).cast(pa.binary()),  # of any l, so that files of several settings read as one
         }
     )
 
@@ -140,7 +140,8 @@ def pack(match: Bools) -> pa.Array:
 def unpack(column: pa.ChunkedArray | pa.Array, l: int) -> Bools:  # noqa: E741 (the paper's symbol)
     """The match bits [n, l] of packed values: the inverse of `pack`."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    size = array.type.byte_width
+    size = -(-l // 8)
+    array = array.cast(pa.binary(size))
     raw = np.frombuffer(array.buffers()[1], dtype=np.uint8)[
         array.offset * size : (array.offset + len(array)) * size
     ]
