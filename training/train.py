@@ -134,10 +134,10 @@ def save(
     state = out / _OPTIMIZER.format(index=index)
     partial = state.with_name(f".{state.name}.partial")
     partial.parent.mkdir(exist_ok=True)
-    with partial.open("wb") as file:
-        torch.save(optimizer.state_dict(), file)
-        file.flush()
-        os.fsync(file.fileno())  # the checkpoint that follows vouches for it
+    with partial.open("wb") as handle:
+        torch.save(optimizer.state_dict(), handle)
+        handle.flush()
+        os.fsync(handle.fileno())  # the checkpoint that follows vouches for it
     partial.replace(state)
     with folder_aside(out / CHECKPOINT.format(index=index)) as folder:
         save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
