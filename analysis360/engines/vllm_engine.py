@@ -73,8 +73,11 @@ class VllmEngine:
         from vllm import LLM
 
         # One more than is asked, as scoring a sequence has vLLM generate one; the model's window permitting.
-        window = checkpoint.config.get("max_position_embeddings") or self._max_tokens
-        self._max_tokens = min(self._max_tokens, int(window))
+        window = int(checkpoint.config.get("max_position_embeddings") or self._max_tokens)
+        if window < self._max_tokens - 1:
+            asked = f"sequences of {self._max_tokens - 1} ids are asked for"
+            raise EngineError(f"checkpoint {checkpoint.name}: {asked}; the model reads {window}")
+        self._max_tokens = min(self._max_tokens, window)
         options: dict[str, Any] = {
             "model": str(checkpoint.path),
             "skip_tokenizer_init": True,
