@@ -52,6 +52,8 @@ def memorization(
     series = series.afresh() if isinstance(series, Series) else open_series(series)
     kind = resolve_kind(engine) if compute or engine == "auto" else engine
     how = Settings(prompt_tokens, continuation_tokens, seed, _dtype(dtype, series), kind, compat)
+    if not str(out):
+        raise SelectionError("out: expected a folder for results, found nothing")
     if sequences < 1:
         raise SelectionError(f"sequences: expected at least 1, found {sequences}")
     i, n = parse_shard(shard)

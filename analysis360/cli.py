@@ -70,7 +70,6 @@ def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     return parser
 
@@ -86,28 +85,41 @@ def _memorization_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _figures_arguments(parser: argparse.ArgumentParser) -> None:
     _selection_arguments(parser)
-    parser.add_argument("--to", default="figures", metavar="FOLDER", help="folder for PNG and PDF files")
+    parser.add_argument(
+        "--to", default="figures", metavar="FOLDER", help="folder for PNG and PDF files (%(default)s)"
+    )
     parser.set_defaults(run=_figures)
 
 
 def _selection_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--series", default="series.toml", help="folder with series.toml, or a manifest")
-    add("--ckpts", default=":", metavar="SELECTOR", help="0:360:36, 35:360:36, 0,35,71, -1, ckpt_100")
-    add("--chunks", default="all", metavar="seen|all|SELECTOR", help="trained chunks to score")
-    add("--sequences", type=int, default=1000, metavar="N", help="sequences a chunk, at most")
-    add("--prompt-tokens", type=int, default=32, metavar="K", help="ids given")
-    add("--continuation-tokens", type=int, default=32, metavar="L", help="ids asked for")
+    dtypes = ("float32", "bfloat16", "float16")
+    add("--series", required=True, help="folder with series.toml, or a manifest")
+    add(
+        "--ckpts",
+        default=":",
+        metavar="SELECTOR",
+        help="0:36:4, 0,17,-1, ckpt_010, ckpt_010:ckpt_020; all if left out",
+    )
+    add(
+        "--chunks",
+        default="all",
+        metavar="SELECTOR",
+        help="trained chunks: all (the default), seen, or as --ckpts",
+    )
+    add("--sequences", type=int, default=1000, metavar="N", help="sequences a chunk, at most (%(default)s)")
+    add("--prompt-tokens", type=int, default=32, metavar="K", help="ids given (%(default)s)")
+    add("--continuation-tokens", type=int, default=32, metavar="L", help="ids asked for (%(default)s)")
     add(
         "--engine",
         default="auto",
         choices=("auto", "vllm", "torch"),
         help="auto: vllm on a GPU, otherwise torch",
     )
-    add("--dtype", choices=("float32", "bfloat16", "float16"), help="compute dtype (default: the manifest's)")
-    add("--seed", type=int, default=0, help="master seed of the panels")
+    add("--dtype", choices=dtypes, help="compute dtype; the manifest's if left out")
+    add("--seed", type=int, default=0, help="master seed of the panels (%(default)s)")
     add("--compat", choices=("analysis360",), help="score as the published code does: stop at EOS and pad")
-    add("--out", default="results", metavar="FOLDER", help="results folder")
+    add("--out", default="results", metavar="FOLDER", help="results folder (%(default)s)")
 
 
 def _result(parsed: argparse.Namespace, *, compute: bool) -> MemorizationResult:

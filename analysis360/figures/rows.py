@@ -70,7 +70,7 @@ def chunk_lines(ax: Axes, table: pd.DataFrame, ends: pd.Series, held: pd.DataFra
         colour = PROGRESS(i / max(len(parts) - 1, 1))
         x = part["group"].map(column).to_numpy(np.float64)
         _chunk_line(ax, x, part, colour, name if few else None, few)
-    if held is not None:
+    if held is not None and len(held):
         width = _column_width(len(ends))
         middle = len(ends) - 1 + 2 * width
         spread = middle + np.linspace(-0.8, 0.8, len(held)) * width if len(held) > 1 else [middle]
@@ -121,7 +121,7 @@ def chunk_heat(
     at = latest["group"].map(position).to_numpy(np.float64) + 0.5
     where = np.array([names.index(str(name)) for name in rows])
     ax.step(np.append(at[:1], at), np.append(where[:1], where + 1) - 0.5, where="post", color="white", lw=1.2)
-    if held is not None:
+    if held is not None and len(held):
         width = _column_width(len(labels))
         strip = held.set_index(held["ckpt"].astype(str))["score_mean"].reindex(names).to_numpy(np.float64)
         start = len(labels) - 0.5 + width
