@@ -349,7 +349,7 @@ def plot_exposure(profile: pd.DataFrame, ax: Axes | None = None) -> Axes:
         low, high = (100 * values(part, f"score_difference_{side}") for side in ("low", "high"))
         ax.hlines(y, part["tokens_since_low"], part["tokens_since_high"], color=colour, lw=1, alpha=0.5)
         ax.vlines(x, low, high, color=colour, lw=1.6, transform=ax.transData + aside)
-        ax.plot(x, y, marker, color=colour, ms=6, label=f"less {baseline}", transform=ax.transData + aside)
+        ax.plot(x, y, marker, color=colour, ms=6, label=f"minus {baseline}", transform=ax.transData + aside)
     ax.axhline(0, color=INK, lw=0.8)
     _exposure_scale(ax, profile)
     tokens_axis(ax, "tokens trained since the text was last seen")
