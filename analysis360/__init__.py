@@ -14,6 +14,7 @@ from analysis360.errors import (
     CheckpointError,
     DataError,
     EngineError,
+    HubError,
     SelectionError,
     SeriesError,
     StoreError,
@@ -21,6 +22,7 @@ from analysis360.errors import (
 
 if TYPE_CHECKING:
     from analysis360.api import memorization
+    from analysis360.hub.options import HubOptions
     from analysis360.results import MemorizationResult
     from analysis360.series import Checkpoint, Chunk, Exposure, Series, open_series
 
@@ -30,6 +32,7 @@ _LAZY = {
     "Checkpoint": "analysis360.series",
     "Chunk": "analysis360.series",
     "Exposure": "analysis360.series",
+    "HubOptions": "analysis360.hub.options",
     "MemorizationResult": "analysis360.results",
     "Series": "analysis360.series",
     "memorization": "analysis360.api",
@@ -44,6 +47,8 @@ __all__ = [
     "DataError",
     "EngineError",
     "Exposure",
+    "HubError",
+    "HubOptions",
     "MemorizationResult",
     "SelectionError",
     "Series",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from tqdm import tqdm
 
 from analysis360.engines import Engine, open_engine, resolve_kind
 from analysis360.errors import CheckpointError, SelectionError, StoreError
@@ -20,6 +22,11 @@ from analysis360.series.selectors import Selector
 from analysis360.store import Store
 from analysis360.sweep import Report, parse_shard, sweep
 from analysis360.tasks.memorization import Memorization, Settings
+
+if TYPE_CHECKING:
+    from analysis360.hub.options import HubOptions
+
+Item = TypeVar("Item")
 
 
 def memorization(
@@ -36,6 +43,8 @@ def memorization(
     shard: str = "0/1",
     compat: str | None = None,
     out: str | Path = "results",
+    hub: HubOptions | None = None,
+    pattern: str | None = None,
     progress: bool = True,
     compute: bool = True,
 ) -> MemorizationResult:
@@ -45,11 +54,12 @@ def memorization(
     compared over the next `continuation_tokens` (LLM360, section 4.3). `chunks` is `all`, `seen`
     (only those each checkpoint had been trained on) or a selector; held-out chunks and canaries are
     scored beside them when the series has any. `dtype` defaults to the manifest's compute dtype.
-    `shard` i/n takes every n-th checkpoint from the i-th. With `compute=False` only stored rows are
-    read. Raises Analysis360Error; checkpoints that could not be loaded are raised last, when the
-    others are stored.
+    `shard` i/n takes every n-th checkpoint from the i-th. `hub` says where downloads live and how much
+    room they may take, `pattern` which branches of a repository are checkpoints (see `open_series`).
+    With `compute=False` only stored rows are read. Raises Analysis360Error; checkpoints that could not
+    be loaded are raised last, when the others are stored.
     """
-    series = series.afresh() if isinstance(series, Series) else open_series(series)
+    series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
     kind = resolve_kind(engine) if compute or engine == "auto" else engine
     how = Settings(prompt_tokens, continuation_tokens, seed, _dtype(dtype, series), kind, compat)
     if not str(out):
@@ -70,17 +80,24 @@ def memorization(
             f"no results of these settings in {store.path}; run `analysis360 memorization` first"
         )
     _check_window(series, how)
-    selected, failures = _readable(selected)
+    selected, failures = _readable(selected, progress)
     plan = _plan(series, selected, chunks)
     pieces = _pieces(series, plan)
-    panels = {chunk.name: _panel(series, store, chunk, sequences, how, keep=compute) for chunk in pieces}
+    panels = {
+        chunk.name: _panel(series, store, chunk, sequences, how, keep=compute)
+        for chunk in _shown(pieces, "panels", progress)
+    }
     task = replace(blank, plan=plan, panels=panels)
     report = Report()
     if compute:
         report = sweep(task, store, _opener(how, series.checkpoints[0]), progress=progress)
     rows, parts = store.read(task)
     report.failures[:0] = failures
-    notes = [*_short(pieces, panels, sequences), *_incomplete(task, rows), *mixed_provenance(parts)]
+    notes = [*series.notes, *_short(pieces, panels, sequences), *_incomplete(task, rows)]
+    notes += mixed_provenance(parts)
+    if report.computed:
+        notes += series.moved()
+    report.traffic = [traffic.line() for traffic in series.traffic if traffic.requests]
     result = MemorizationResult(series, selected, pieces, task, rows, parts, report, notes)
     if report.failures:
         first, more = report.failures[0], len(report.failures) - 1
@@ -109,11 +126,18 @@ def _check_window(series: Series, how: Settings) -> None:
         raise SelectionError(f"prompt and continuation of {asked} tokens; the model reads {window}")
 
 
-def _readable(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[CheckpointError]]:
+def _shown(items: Sequence[Item], what: str, progress: bool) -> Iterable[Item]:
+    """The items one by one, under a progress bar."""
+    return tqdm(items, desc=what, unit="", disable=None if progress else True, leave=False, delay=2)
+
+
+def _readable(
+    checkpoints: Sequence[Checkpoint], progress: bool
+) -> tuple[list[Checkpoint], list[CheckpointError]]:
     """Checkpoints whose files are there, and what is wrong with the others; all wrong raises the first."""
     readable: list[Checkpoint] = []
     failures: list[CheckpointError] = []
-    for checkpoint in checkpoints:
+    for checkpoint in _shown(checkpoints, "checkpoints", progress):
         try:
             _ = checkpoint.digest
             readable.append(checkpoint)
@@ -128,6 +152,10 @@ def _plan(
     series: Series, checkpoints: Sequence[Checkpoint], chunks: Selector
 ) -> list[tuple[Checkpoint, list[Chunk]]]:
     """The chunks to score under each checkpoint; `seen` leaves out what is unseen or unknown."""
+    if not series.chunks:
+        raise SelectionError(
+            f"series {series.name} names no data: write a manifest with a [data] section (see the README)"
+        )
     selected = series.select_chunks(chunks)
     plan = []
     for checkpoint in checkpoints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from analysis360.results import MemorizationResult
 
 INTERRUPTED = 130
-FORMATS = ("png", "pdf")
+ENGINES = ("auto", "vllm", "torch")
+SERIES = "amber"
+SERIES_HELP = "a released series by name, a folder with series.toml, a manifest, or org/name on the Hub"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries; ours are errors in the tests
     try:
-        parsed.run(parsed)
+        return parsed.run(parsed) or 0
     except Analysis360Error as error:
         note = "; ".join(getattr(error, "__notes__", []))
         print(f"analysis360: {' '.join(str(error).split())}{f' ({note})' if note else ''}", file=sys.stderr)
@@ -40,7 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `analysis360 series ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return 0
 
 
 def _terminate(signum: int, frame: Any) -> NoReturn:
@@ -59,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         _command(commands, "memorization", "continue training sequences and score what is memorized")
     )
     _figures_arguments(_command(commands, "figures", "draw the figures from stored results"))
-    series = _command(commands, "series", "show what a series holds")
-    series.add_argument("series", help="folder with series.toml, or a manifest")
-    series.set_defaults(run=_series)
+    _series_arguments(_command(commands, "series", "show what a series holds"))
+    _doctor_arguments(_command(commands, "doctor", "audit a release without downloading its weights"))
+    _hub_arguments(_command(commands, "hub", "serve a series on this machine as a Hub"))
     return parser
 
 
@@ -72,6 +74,45 @@ def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
         description=text[0].upper() + text[1:] + ".",
     )
     return parser
+
+
+def _series_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("series", nargs="?", default=SERIES, help=f"{SERIES_HELP} (%(default)s)")
+    _remote_arguments(parser)
+    parser.set_defaults(run=_series)
+
+
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("series", nargs="?", default=SERIES, help=f"{SERIES_HELP} (%(default)s)")
+    add("--json", action="store_true", help="print JSON for programs")
+    add(
+        "--loss",
+        action="store_true",
+        help="also fetch a few checkpoints, one by one, and test whether their numbers and those of the chunks agree",
+    )
+    add("--engine", default="auto", choices=ENGINES, help="for --loss (%(default)s)")
+    add("--quiet", action="store_true", help="no progress bar")
+    _remote_arguments(parser)
+    parser.set_defaults(run=_doctor)
+
+
+def _hub_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
+    serve = _command(actions, "serve", "serve a folder as a Hub until Ctrl-C")
+    serve.add_argument("folder", help="a series, served as if it were released; or a store to publish to")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
+    serve.add_argument("--port", type=int, default=8360, help="(%(default)s)")
+    serve.set_defaults(run=_serve)
+
+
+def _remote_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("series on a Hub").add_argument
+    add("--pattern", metavar="REGEX", help="branches that are checkpoints, such as 'step(?P<step>\\d+)'")
+    add("--disk", metavar="SIZE", help="room for downloads, such as 60GB; what is free if left out")
+    add("--cache", metavar="FOLDER", help="folder of downloads (~/.cache/analysis360/hub)")
+    add("--patience", type=float, metavar="SECONDS", help="longest wait for a busy or failing Hub (600)")
+    add("--trust-remote-code", action="store_true", help="run Python that a checkpoint brings")
 
 
 def _memorization_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +135,7 @@ def _figures_arguments(parser: argparse.ArgumentParser) -> None:
 def _selection_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     dtypes = ("float32", "bfloat16", "float16")
-    add("--series", required=True, help="folder with series.toml, or a manifest")
+    add("--series", default=SERIES, help=f"{SERIES_HELP} (%(default)s)")
     add(
         "--ckpts",
         default=":",
@@ -113,13 +154,28 @@ def _selection_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--engine",
         default="auto",
-        choices=("auto", "vllm", "torch"),
+        choices=ENGINES,
         help="auto: vllm on a GPU, otherwise torch",
     )
     add("--dtype", choices=dtypes, help="compute dtype; the manifest's if left out")
     add("--seed", type=int, default=0, help="master seed of the panels (%(default)s)")
     add("--compat", choices=("analysis360",), help="score as the published code does: stop at EOS and pad")
     add("--out", default="results", metavar="FOLDER", help="results folder (%(default)s)")
+    _remote_arguments(parser)
+
+
+def _hub_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    """`hub` and `pattern` of the public functions."""
+    from analysis360.hub.options import HubOptions, parse_size
+
+    chosen: dict[str, Any] = {"trust_remote_code": parsed.trust_remote_code}
+    if parsed.disk is not None:
+        chosen["disk"] = parse_size(parsed.disk)
+    if parsed.cache is not None:
+        chosen["cache"] = Path(parsed.cache)
+    if parsed.patience is not None:
+        chosen["patience"] = parsed.patience
+    return {"hub": HubOptions(**chosen), "pattern": parsed.pattern}
 
 
 def _result(parsed: argparse.Namespace, *, compute: bool) -> MemorizationResult:
@@ -127,7 +183,7 @@ def _result(parsed: argparse.Namespace, *, compute: bool) -> MemorizationResult:
 
     names = ["chunks", "sequences", "prompt_tokens", "continuation_tokens"]
     names += ["engine", "dtype", "seed", "compat", "out"]
-    options = {name: getattr(parsed, name) for name in names}
+    options = {name: getattr(parsed, name) for name in names} | _hub_options(parsed)
     if compute:
         options |= {"shard": parsed.shard, "progress": not parsed.quiet}
     return memorization(parsed.series, parsed.ckpts, compute=compute, **options)
@@ -141,6 +197,8 @@ def _memorization(parsed: argparse.Namespace) -> None:
     for note in result.notes:
         print(f"note: {note}")
     print(result.report.line())
+    for line in result.report.traffic:
+        print(line)
     print(f"results: {Path(parsed.out) / result.series.name / 'memorization'}")
 
 
@@ -158,7 +216,22 @@ def _series(parsed: argparse.Namespace) -> None:
     from analysis360.series import open_series
     from analysis360.tables import series_table
 
-    print(series_table(open_series(parsed.series)))
+    print(series_table(open_series(parsed.series, **_hub_options(parsed))))
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from analysis360.doctor import doctor
+
+    how = {"loss": parsed.loss, "engine": parsed.engine, "progress": not parsed.quiet}
+    found = doctor(parsed.series, **how, **_hub_options(parsed))
+    print(json.dumps(found.as_json(), indent=2) if parsed.json else found.table())
+    return int(found.wrong)
+
+
+def _serve(parsed: argparse.Namespace) -> None:
+    from analysis360.loopback import serve
+
+    serve(Path(parsed.folder), parsed.host, parsed.port)
 
 
 if __name__ == "__main__":

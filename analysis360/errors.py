@@ -5,6 +5,9 @@ Analysis360Error
 ├── SeriesError         a series or its manifest cannot be read
 ├── DataError           a chunk of data is malformed
 ├── CheckpointError     a checkpoint is incomplete, or does not fit its series
+├── HubError            the Hub refuses, is out of reach, or serves something else than it said
+│   ├── MissingError    a repository, branch or file is not there, or may not be read
+│   └── UnreachableError   no connection, or offline, and it is not in the cache
 ├── EngineError         an engine is missing, or did not do what it was told
 └── StoreError          results cannot be written or read
 """
@@ -32,6 +35,18 @@ class DataError(Analysis360Error):
 
 class CheckpointError(Analysis360Error):
     """A checkpoint is incomplete, holds non-finite weights, or does not fit its series."""
+
+
+class HubError(Analysis360Error):
+    """The Hub refuses, is out of reach, or serves something else than it said."""
+
+
+class MissingError(HubError):
+    """A repository, branch or file is not there, or may not be read with this token."""
+
+
+class UnreachableError(HubError):
+    """There is no connection, or offline mode is on, and what is asked for is not in the cache."""
 
 
 class EngineError(Analysis360Error):

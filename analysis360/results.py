@@ -152,9 +152,7 @@ class MemorizationResult:
         """Joined when reading, never stored: exposures, first_seen, done, tokens_since of every row."""
         exposure = self.series.exposure
         done = np.array([exposure.positions(x.index) for x in self.checkpoints])
-        times = np.array([exposure.times(x.index) for x in self.checkpoints])
-        last = np.array([exposure.last(x.index) for x in self.checkpoints])
-        count, latest = self._text_exposure(c, times, last)
+        count, latest = self._text_exposure(c)
         first = np.full(len(c["ckpt"]), np.nan)
         train = np.array([chunk.role == "train" for chunk in self.chunks])[c["chunk"]]
         index = np.array([chunk.index for chunk in self.chunks])[c["chunk"]]
@@ -165,10 +163,10 @@ class MemorizationResult:
             if not canary.planted:
                 count[rows] = 0
                 continue
-            chunks = [chunk for chunk, _ in canary.planted]
-            count[rows] = times[:, chunks].sum(axis=1)[at]
+            times, last = self._plantings(canary.planted)
+            count[rows] = times.sum(axis=1)[at]
             with np.errstate(all="ignore"):
-                latest[rows] = np.fmax.reduce(last[:, chunks], axis=1)[at]
+                latest[rows] = np.fmax.reduce(last, axis=1)[at]
         since = (done[c["ckpt"]] - latest) * (exposure.tokens_per_chunk or np.nan)
         return {
             "exposures": count.astype(np.float32),
@@ -177,16 +175,45 @@ class MemorizationResult:
             "tokens_since": since,
         }
 
-    def _text_exposure(
-        self, c: Columns, times: NDArray[Any], last: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _text_exposure(self, c: Columns) -> tuple[NDArray[Any], NDArray[Any]]:
+        """(times, last) of the sequences of trained chunks; 0 and NaN of the others.
+
+        Each sequence has those of its own row where the exposure knows rows, otherwise of its chunk.
+        """
+        exposure = self.series.exposure
         count, latest = np.zeros(len(c["ckpt"])), np.full(len(c["ckpt"]), np.nan)
-        for i, chunk in enumerate(self.chunks):
-            if chunk.role == "train":
-                rows = c["chunk"] == i
-                count[rows] = times[c["ckpt"][rows], chunk.index]
-                latest[rows] = last[c["ckpt"][rows], chunk.index]
+        train = np.flatnonzero(np.array([chunk.role == "train" for chunk in self.chunks])[c["chunk"]])
+        index = np.array([chunk.index for chunk in self.chunks])[c["chunk"][train]]
+        if not exposure.by_rows:
+            times, last = self._of_chunks
+            count[train], latest[train] = times[c["ckpt"][train], index], last[c["ckpt"][train], index]
+            return count, latest
+        unit = c["ckpt"][train] * len(self.chunks) + c["chunk"][train]
+        order = np.argsort(unit, kind="stable")
+        starts = np.flatnonzero(np.diff(unit[order], prepend=-1))
+        for rows in np.split(train[order], starts[1:]) if len(train) else []:
+            place, i = c["ckpt"][rows[0]], c["chunk"][rows[0]]
+            of_chunk = self._panels[i].rows[c["position"][rows]]
+            where = (self.checkpoints[place].index, self.chunks[i].index, of_chunk)
+            count[rows], latest[rows] = exposure.row_times(*where), exposure.row_last(*where)
         return count, latest
+
+    @cached_property
+    def _of_chunks(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """(times, last), each [checkpoints, chunks of the series]."""
+        exposure, indices = self.series.exposure, [x.index for x in self.checkpoints]
+        return np.array([exposure.times(i) for i in indices]), np.array([exposure.last(i) for i in indices])
+
+    def _plantings(self, planted: Sequence[tuple[int, int]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """(times, last), each [checkpoints, plantings], of rows planted in (chunk, row)."""
+        exposure = self.series.exposure
+        if not exposure.by_rows:
+            chunks = [chunk for chunk, _ in planted]
+            times, last = self._of_chunks
+            return times[:, chunks], last[:, chunks]
+        where = [[(x.index, chunk, row) for chunk, row in planted] for x in self.checkpoints]
+        times = np.array([[float(exposure.row_times(*at)) for at in row] for row in where])
+        return times, np.array([[float(exposure.row_last(*at)) for at in row] for row in where])
 
     def _planted(self) -> list[tuple[int, Any]]:
         """(sequence number, Canary) of every canary in the panels."""
@@ -324,9 +351,12 @@ def read_metrics(series: Series) -> pd.DataFrame:
     """
     if series.manifest.metrics is None:
         raise DataError(f"series {series.name}: the manifest names no metrics")
-    path = series.root / series.manifest.metrics
+    if series.place is None:
+        raise DataError(f"series {series.name}: its release has no metrics")
+    path = f"{series.place.where}/{series.manifest.metrics}"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        text = series.place.read(series.manifest.metrics).decode("utf-8", "replace")
+        lines = text.splitlines(keepends=True)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     records = []

@@ -93,10 +93,12 @@ class Store:
                 return stored if chunk.role == "canary" else stored.head(n)
         panel = draw(n)
         if replace(chunk).digest != chunk.digest:
-            raise DataError(f"chunk {chunk.name}: {chunk.path} changed while it was read; run again")
+            raise DataError(f"{chunk.where} changed while it was read; run again")
         if keep:
             _write(
-                file, [_panel_table(panel)], {"asked": n, "chunk": chunk.name, "chunk_digest": chunk.digest}
+                file,
+                [_panel_table(panel)],
+                {"asked": n, "chunk": chunk.name, "chunk_digest": chunk.digest, **chunk.place.describe()},
             )
         return panel
 

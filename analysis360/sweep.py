@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from analysis360.ahead import Ahead
 from analysis360.engines import Engine
 from analysis360.errors import Analysis360Error, CheckpointError, EngineError, SelectionError
 from analysis360.series import Checkpoint
@@ -22,16 +23,19 @@ from analysis360.tasks import Task, Unit
 
 @dataclass
 class Report:
-    """What a sweep did and where its time went."""
+    """What a sweep did, where its time went, and what it asked of the Hub."""
 
     stored: int = 0
     """Sequences that were in the store already."""
     computed: int = 0
     """Sequences scored by this run."""
     seconds: dict[str, float] = field(
-        default_factory=lambda: {"start": 0.0, "load": 0.0, "run": 0.0, "write": 0.0}
+        default_factory=lambda: {"start": 0.0, "fetch": 0.0, "load": 0.0, "run": 0.0, "write": 0.0}
     )
+    """Time of the engine's start, of waiting for downloads, of loading weights, of scoring, of writing."""
     failures: list[CheckpointError] = field(default_factory=list)
+    traffic: list[str] = field(default_factory=list)
+    """A line for each Hub that was asked."""
 
     def line(self) -> str:
         """One line for the end of a run."""
@@ -55,18 +59,43 @@ def sweep(task: Task, store: Store, engine: Callable[[], Engine], *, progress: b
     if not missing:
         return report
     started = time.monotonic()
-    running = engine()
-    report.seconds["start"] = time.monotonic() - started
+    groups = list(_by_checkpoint(missing))
+    ahead = Ahead([checkpoint for checkpoint, _ in groups])
+    running: Engine | None = None
     try:
+        running = engine()
+        report.seconds["start"] = time.monotonic() - started
         with tqdm(
             total=sum(map(len, missing)), unit="seq", disable=None if progress else True, leave=False
         ) as bar:
-            for checkpoint, units in _by_checkpoint(missing):
+            for checkpoint, units in groups:
                 bar.set_description(checkpoint.name)
-                _one_checkpoint(task, store, running, checkpoint, units, report, bar)
+                if _there(ahead, checkpoint, report):
+                    try:
+                        _one_checkpoint(task, store, running, checkpoint, units, report, bar)
+                    finally:
+                        checkpoint.release()
+                else:
+                    bar.update(sum(map(len, units)))
     finally:
-        running.close()
+        ahead.close()
+        if running is not None:
+            running.close()
     return report
+
+
+def _there(ahead: Ahead, checkpoint: Checkpoint, report: Report) -> bool:
+    """Wait for a checkpoint's files; False, and a failure reported, where they are not what they should be."""
+    started = time.monotonic()
+    try:
+        ahead.take()
+    except CheckpointError as error:
+        error.add_note(f"at checkpoint {checkpoint.name}")
+        report.failures.append(error)
+        return False
+    finally:
+        report.seconds["fetch"] += time.monotonic() - started
+    return True
 
 
 def _by_checkpoint(units: list[Unit]) -> Iterator[tuple[Checkpoint, list[Unit]]]:
@@ -89,7 +118,7 @@ def _one_checkpoint(
         engine.load(checkpoint)
         if replace(checkpoint).digest != checkpoint.digest:
             raise CheckpointError(
-                f"checkpoint {checkpoint.name}: {checkpoint.path} changed since the run began"
+                f"checkpoint {checkpoint.name}: {checkpoint.place.where} changed since the run began"
             )
     except CheckpointError as error:
         report.failures.append(error)
@@ -126,6 +155,7 @@ def provenance(engine: Engine, checkpoint: Checkpoint) -> dict[str, str]:
 
     return {
         "checkpoint": checkpoint.name,
+        **checkpoint.place.describe(),
         "stored_dtype": str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")),
         "analysis360": __version__,
         "python": platform.python_version(),

@@ -104,7 +104,7 @@ def series_table(series: Series) -> str:
         ["exposure", f"{exposure.tokens(last):,.0f}", f"tokens at the last checkpoint; chunks: {seen}"]
     )
     rows.append(["compute dtype", series.manifest.model.compute_dtype, "scores are computed in"])
-    return f"{series.name} ({series.root})\n" + columns(["", "", ""], rows).split("\n", 2)[2]
+    return f"{series.name} ({series.where})\n" + columns(["", "", ""], rows).split("\n", 2)[2]
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -49,7 +49,7 @@ def test_help_works_without_heavy_imports(command: list[str]) -> None:
 
 
 def test_every_command_is_known() -> None:
-    assert set(commands()) == {"memorization", "figures", "series"}
+    assert set(commands()) == {"memorization", "figures", "series", "doctor", "hub"}
 
 
 def test_importing_the_package_is_light() -> None:
@@ -146,9 +146,9 @@ def bad_manifest(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (malformed, "train_001.jsonl line 5: expected"),
-        (fraction, "train_001.jsonl line 5: id 1.5 at position 0 is not an integer"),
-        (beyond, "train_001.jsonl line 5: id 96 at position 0; the vocabulary has 96 ids"),
+        (malformed, "train_001.jsonl byte 1248: expected"),
+        (fraction, "train_001.jsonl byte 1248: id 1.5 at position 0 is not an integer"),
+        (beyond, "train_001.jsonl byte 1248: id 96 at position 0; the vocabulary has 96 ids"),
         (no_chunk, "chunk train_001"),
         (no_weights, "checkpoint ckpt_001: no model.safetensors"),
         (no_config, "checkpoint ckpt_001"),

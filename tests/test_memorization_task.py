@@ -18,7 +18,8 @@ from analysis360.digests import digest_of
 from analysis360.engines import STOPPED
 from analysis360.errors import SelectionError
 from analysis360.panel import SAMPLER, Panel, draw_panel, first_position
-from analysis360.series import Checkpoint, Chunk
+from analysis360.places import LocalFolder
+from analysis360.series import Checkpoint, Chunk, Layout
 from analysis360.tables import columns
 from analysis360.tasks import Unit
 from analysis360.tasks.memorization import (
@@ -104,8 +105,8 @@ def panel_of(ids, eos=EOS):
 
 def task_of(panel, *, eos=EOS, pad=None, **how):
     """The task over one panel, and its only unit."""
-    checkpoint = Checkpoint("ckpt", 0, Path("ckpt"))
-    chunk = Chunk("chunk", 0, Path("chunk"), "train")
+    checkpoint = Checkpoint("ckpt", 0, LocalFolder(Path("ckpt")))
+    chunk = Chunk("chunk", 0, LocalFolder(Path()), ("chunk",), "train")
     task = Memorization([(checkpoint, [chunk])], {"chunk": panel}, Settings(**how), eos, pad)
     (unit,) = task.units()
     return task, unit
@@ -305,8 +306,8 @@ def test_parts_of_a_unit_make_the_whole():
 
 
 def test_there_is_one_unit_for_each_checkpoint_and_chunk():
-    checkpoints = [Checkpoint(f"ckpt_{i}", i, Path(f"{i}")) for i in range(3)]
-    chunks = [Chunk(f"chunk_{i}", i, Path(f"{i}"), "train") for i in range(3)]
+    checkpoints = [Checkpoint(f"ckpt_{i}", i, LocalFolder(Path(f"{i}"))) for i in range(3)]
+    chunks = [Chunk(f"chunk_{i}", i, LocalFolder(Path()), (f"{i}",), "train") for i in range(3)]
     panels = {chunk.name: random_panel(5 + chunk.index, 2, 2) for chunk in chunks}
     plan = [(checkpoints[0], chunks[:1]), (checkpoints[1], chunks), (checkpoints[2], [])]
     units = Memorization(plan, panels, Settings(2, 2)).units()
@@ -393,7 +394,14 @@ def test_what_published_scores_depend_on_is_among_the_settings(change):
 
 
 def amber_chunk():
-    return Chunk("train_143", 143, AMBER, "train", ("prompt", "continuation"))
+    return Chunk(
+        "train_143",
+        143,
+        LocalFolder(AMBER.parent),
+        (AMBER.name,),
+        "train",
+        Layout(fields=("prompt", "continuation")),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -405,20 +413,23 @@ def amber():
 
 
 def amber_lines():
-    return [json.loads(line) for line in AMBER.read_text().splitlines()]
+    """The parsed lines, by the byte each starts at."""
+    lines = AMBER.read_bytes().splitlines(keepends=True)
+    starts = np.cumsum([0, *map(len, lines[:-1])]).tolist()
+    return {start: json.loads(line) for start, line in zip(starts, lines, strict=True)}
 
 
 def test_the_sample_is_drawn_whole(amber):
     lines = amber_lines()
     assert len(amber) == 1000
-    assert sorted(amber.rows.tolist()) == list(range(1000))
+    assert sorted(amber.rows.tolist()) == list(lines)
     for ids, row, source in zip(amber.ids.tolist(), amber.rows, amber.sources, strict=True):
         assert ids == lines[row]["prompt"] + lines[row]["continuation"]
         assert source == lines[row]["source"]
 
 
 def test_the_eos_of_the_sample_are_where_a_search_finds_them(amber):
-    lines = amber_lines()
+    lines = amber_lines().values()
     held = [line for line in lines if EOS in line["continuation"]]
     last = [line for line in held if line["continuation"].index(EOS) == L - 1]
     assert (len(held), len(last)) == (47, 4)
@@ -506,7 +517,7 @@ def llama(tmp_path_factory):
     model = transformers.LlamaForCausalLM(config).eval()
     folder = tmp_path_factory.mktemp("llama") / "ckpt_000"
     model.save_pretrained(folder)
-    yield Checkpoint("ckpt_000", 0, folder), model
+    yield Checkpoint("ckpt_000", 0, LocalFolder(folder)), model
     torch.set_num_threads(threads)
 
 

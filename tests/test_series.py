@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from analysis360.digests import digest_of, file_sha256
 from analysis360.errors import CheckpointError, DataError, SelectionError, SeriesError
-from analysis360.series import Checkpoint, Chunk, open_series, read_manifest
+from analysis360.places import LocalFolder
+from analysis360.series import Checkpoint, Chunk, Layout, open_series, read_manifest
 from analysis360.series.manifest import Canaries, Canary, Files, Manifest, Model, Schedule
 
 CONFIG = {"model_type": "llama", "vocab_size": 96, "hidden_size": 32}
@@ -227,8 +228,9 @@ def test_a_series_is_what_its_manifest_says(tmp_path):
     assert series == open_series(path) == open_series(str(tmp_path))
     assert [c.name for c in series.checkpoints] == ["ckpt_005", "ckpt_006", "ckpt_007"]
     assert [c.index for c in series.checkpoints] == [0, 1, 2]
-    assert [c.path for c in series.chunks] == [tmp_path / f"a/{i}.jsonl" for i in range(4)]
-    assert {(c.role, c.fields, c.excluded_source) for c in series.chunks} == {
+    assert {c.place for c in series.chunks} == {LocalFolder(tmp_path)}
+    assert [c.files for c in series.chunks] == [(f"a/{i}.jsonl",) for i in range(4)]
+    assert {(c.role, c.layout.fields, c.excluded_source) for c in series.chunks} == {
         ("train", ("prompt", "continuation"), "planted")
     }
     assert [(c.name, c.role, c.excluded_source) for c in series.controls] == [
@@ -299,7 +301,7 @@ def save(folder, weights=(b"weights",), config=CONFIG, **extra):
             (folder / name).write_bytes(content)
         index = {"weight_map": {f"layer.{i}": name for i, name in enumerate(names)}}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    return Checkpoint(folder.name, 0, folder)
+    return Checkpoint(folder.name, 0, LocalFolder(folder))
 
 
 def test_the_same_content_has_the_same_digest_whatever_it_is_called(tmp_path):
@@ -421,16 +423,18 @@ def test_a_chunk_is_its_bytes(tmp_path):
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
     one.write_bytes(b'{"token_ids": [1]}\n')
     two.write_bytes(b'{"token_ids": [2]}\n')
-    chunk = Chunk("one", 0, one, "train")
+    chunk = Chunk("one", 0, LocalFolder(tmp_path), (one.name,), "train")
     digest = hashlib.sha256(one.read_bytes()).hexdigest()
-    assert chunk.digest == digest_of([digest, False, None, ("token_ids",)])
-    assert Chunk("two", 1, two, "train").digest != chunk.digest
-    assert Chunk("copy", 7, shutil.copy(one, tmp_path / "copy.jsonl"), "held-out").digest == chunk.digest
+    assert chunk.digest == digest_of([[digest], False, None, dataclasses.asdict(chunk.layout), None])
+    assert dataclasses.replace(chunk, layout=Layout(row_tokens=9)).digest != chunk.digest
+    assert Chunk("two", 1, LocalFolder(tmp_path), (two.name,), "train").digest != chunk.digest
+    shutil.copy(one, tmp_path / "copy.jsonl")
+    assert Chunk("copy", 7, LocalFolder(tmp_path), ("copy.jsonl",), "held-out").digest == chunk.digest
 
 
 def test_a_missing_chunk_is_named(tmp_path):
     with pytest.raises(DataError, match=r"chunk t: .*none\.jsonl cannot be read") as caught:
-        _ = Chunk("t", 0, tmp_path / "none.jsonl", "train").digest
+        _ = Chunk("t", 0, LocalFolder(tmp_path), ("none.jsonl",), "train").digest
     assert "\n" not in str(caught.value)
 
 

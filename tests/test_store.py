@@ -18,6 +18,7 @@ from small_series import MakeSeries, save_llama
 
 import analysis360 as a360
 from analysis360.errors import StoreError
+from analysis360.places import LocalFolder
 from analysis360.results import MemorizationResult
 from analysis360.store import gaps
 
@@ -144,7 +145,7 @@ def test_a_renamed_copy_of_the_weights_is_the_same_checkpoint(make_series: MakeS
     shutil.copytree(root / "checkpoints/ckpt_000", root / "elsewhere")
     (root / "elsewhere/README.md").write_text("moved")
     series = a360.open_series(root)
-    copy = a360.Checkpoint("elsewhere", 0, root / "elsewhere")
+    copy = a360.Checkpoint("elsewhere", 0, LocalFolder(root / "elsewhere"))
     assert copy.digest == series.checkpoints[0].digest != series.checkpoints[1].digest
 
 
@@ -208,12 +209,12 @@ def test_provenance_is_stored_and_a_mixture_is_said(
 def test_weights_replaced_between_two_calls_are_seen(make_series: MakeSeries, tmp_path: Path) -> None:
     """In a notebook the same Series object outlives a retrained checkpoint."""
     series = a360.open_series(make_series(checkpoints=1, chunks=2))
-    score(series.root, tmp_path)
+    score(Path(series.where), tmp_path)
     old = a360.memorization(series, out=tmp_path, **SHORT)
-    save_llama(series.root / "checkpoints/ckpt_000", seed=77)
+    save_llama(Path(series.where) / "checkpoints/ckpt_000", seed=77)
     new = a360.memorization(series, out=tmp_path, **SHORT)
     assert (old.report.computed, new.report.computed) == (0, len(old))
-    pd.testing.assert_frame_equal(new.frame(), score(series.root, tmp_path / "fresh").frame())
+    pd.testing.assert_frame_equal(new.frame(), score(Path(series.where), tmp_path / "fresh").frame())
 
 
 def test_weights_that_change_during_the_run_are_not_stored(

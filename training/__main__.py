@@ -1,10 +1,12 @@
-"""The command line: `python -m training prepare | run`."""
+"""The command line: `python -m training prepare | run | publish`."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis360.errors import Analysis360Error
 from training.errors import TrainingError
 from training.recipes import RECIPES
 
@@ -14,17 +16,28 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; exit code 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
     arguments = _parser().parse_args(argv)
-    out: Path = arguments.out
     try:
-        print(_prepare(out, arguments.recipe) if arguments.command == "prepare" else _run(out))
-    except TrainingError as error:
+        print(_command(arguments))
+    except (TrainingError, Analysis360Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        again = f"python -m training {arguments.command} --out {out}"
+        again = shlex.join(["python", "-m", "training", *(sys.argv[1:] if argv is None else argv)])
         print(f"\nstopped; nothing complete is lost, this continues: {again}", file=sys.stderr)
         return 130
     return 0
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    if arguments.command == "prepare":
+        return _prepare(arguments.out, arguments.recipe)
+    if arguments.command == "run":
+        return _run(arguments.out)
+    from training.publish import publish
+
+    return publish(
+        arguments.out, arguments.repository, endpoint=arguments.endpoint, private=arguments.private
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,7 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="write the tokenizer and the rows that `run` trains on")
     prepare.add_argument("--recipe", choices=list(RECIPES), help="what to make (default: tiny)")
     run = commands.add_parser("run", help="train what was prepared; a checkpoint follows every chunk")
-    for command in (prepare, run):
+    publish = commands.add_parser("publish", help="upload the series to a Hub, a branch a checkpoint")
+    publish.add_argument(
+        "--repository", required=True, metavar="ORG/NAME", help="model repository; data go to ORG/NAME-data"
+    )
+    publish.add_argument("--endpoint", metavar="URL", help="address of the Hub (default: HF_ENDPOINT)")
+    publish.add_argument("--private", action="store_true", help="make both repositories private")
+    for command in (prepare, run, publish):
         command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the series")
     return parser
 

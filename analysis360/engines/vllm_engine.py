@@ -81,6 +81,7 @@ class VllmEngine:
         options: dict[str, Any] = {
             "model": str(checkpoint.path),
             "skip_tokenizer_init": True,
+            "trust_remote_code": checkpoint.trusted,
             "dtype": self.dtype,
             "max_model_len": self._max_tokens,
             "max_num_seqs": MAX_SEQUENCES,

@@ -19,11 +19,21 @@ VOLATILE |= {"bos_token_id", "eos_token_id", "pad_token_id"}
 
 
 def load_config(checkpoint: Checkpoint) -> Any:
-    """The checkpoint's transformers config. Raises CheckpointError; never runs code of the checkpoint."""
-    _ = checkpoint.config  # the plain errors first
+    """The checkpoint's transformers config. Raises CheckpointError.
+
+    Code that the checkpoint brings is run only where the user trusts it by name.
+    """
+    wants_code = checkpoint.wants_code  # reads the config: the plain errors first
     try:
-        return AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
+        return AutoConfig.from_pretrained(
+            checkpoint.path, local_files_only=True, trust_remote_code=checkpoint.trusted
+        )
     except Exception as error:  # transformers lets many kinds through; each means the same to the reader
+        if wants_code and not checkpoint.trusted:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.name}: its model is code in {checkpoint.place.where}, which is not run; "
+                "read that code, then give --trust-remote-code"
+            ) from None
         raise CheckpointError(
             f"checkpoint {checkpoint.name}: config.json fits no model: {one_line(error)}"
         ) from None
@@ -61,7 +71,7 @@ def load_model(checkpoint: Checkpoint, config: Any, dtype: str) -> Any:
             ignore_mismatched_sizes=True,  # they are in `info`, by name
             output_loading_info=True,
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=checkpoint.trusted,
         )
     except Exception as error:  # a truncated, foreign or hostile file raises many kinds
         raise CheckpointError(f"{where}: {names} cannot be read as weights: {one_line(error)}") from None

@@ -37,9 +37,10 @@ def prompts(vocabulary: int, n: int) -> Any:
 def engine(kind: str, folder: Path, n: int) -> Callable[[], object]:
     """Ours: one loaded engine."""
     from analysis360.engines import open_engine
+    from analysis360.places import LocalFolder
     from analysis360.series import Checkpoint
 
-    checkpoint = Checkpoint("benchmark", 0, folder)
+    checkpoint = Checkpoint("benchmark", 0, LocalFolder(folder))
     opened = open_engine(kind, dtype="float32", max_tokens=K + L)
     opened.load(checkpoint)
     ids = prompts(checkpoint.vocabulary, n)

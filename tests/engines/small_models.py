@@ -11,6 +11,7 @@ import torch
 from reference import Continuation, continue_greedily, open_model
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from analysis360.places import LocalFolder
 from analysis360.series import Checkpoint
 
 VOCABULARY = 300  # no multiple of 64: vLLM pads the vocabulary
@@ -63,7 +64,7 @@ def neox(seed: int) -> GPTNeoXForCausalLM:
 def save(model: PreTrainedModel, folder: Path, index: int = 0, **options: object) -> Checkpoint:
     """As safetensors; max_shard_size="40KB" makes several shards."""
     model.save_pretrained(folder, **options)
-    return Checkpoint(folder.name, index, folder)
+    return Checkpoint(folder.name, index, LocalFolder(folder))
 
 
 def save_pickled(model: PreTrainedModel, folder: Path, index: int = 0, shards: int = 1) -> Checkpoint:
@@ -79,13 +80,13 @@ def save_pickled(model: PreTrainedModel, folder: Path, index: int = 0, shards: i
     }
     if shards == 1:
         torch.save(state, folder / "pytorch_model.bin")
-        return Checkpoint(folder.name, index, folder)
+        return Checkpoint(folder.name, index, LocalFolder(folder))
     parts = {f"pytorch_model-{i:05d}-of-{shards:05d}.bin": list(state)[i::shards] for i in range(shards)}
     for file, names in parts.items():
         torch.save({name: state[name].clone() for name in names}, folder / file)
     where = {name: file for file, names in parts.items() for name in names}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
-    return Checkpoint(folder.name, index, folder)
+    return Checkpoint(folder.name, index, LocalFolder(folder))
 
 
 def edit_config(folder: Path, **changes: object) -> None:
@@ -96,7 +97,7 @@ def edit_config(folder: Path, **changes: object) -> None:
 def copy_of(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     """A copy to be broken; the original stays as it is."""
     shutil.copytree(checkpoint.path, folder)
-    return Checkpoint(folder.name, 9, folder)
+    return Checkpoint(folder.name, 9, LocalFolder(folder))
 
 
 def with_twins(known: Known, folder: Path) -> tuple[Checkpoint, int]:
@@ -130,4 +131,4 @@ def make_known(make: Callable[[int], PreTrainedModel], root: Path) -> Known:
         edit_config(checkpoint.path, eos_token_id=eos)
         sampling = {"eos_token_id": eos, "do_sample": True, "temperature": 2.0, "repetition_penalty": 3.0}
         (checkpoint.path / "generation_config.json").write_text(json.dumps(sampling))
-    return Known([Checkpoint(c.name, c.index, c.path) for c in checkpoints], prompts, truths, eos)
+    return Known([Checkpoint(c.name, c.index, c.place) for c in checkpoints], prompts, truths, eos)

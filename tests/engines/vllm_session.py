@@ -18,11 +18,13 @@ import numpy as np
 
 from analysis360.engines.vllm_engine import VllmEngine
 from analysis360.engines.vllm_worker import SwapExtension
+from analysis360.places import LocalFolder
 from analysis360.series import Checkpoint
 
 job = dict(np.load(sys.argv[1]))
 checkpoints = {
-    name: Checkpoint(name, 0, Path(path)) for name, path in json.loads(Path(sys.argv[2]).read_text()).items()
+    name: Checkpoint(name, 0, LocalFolder(Path(path)))
+    for name, path in json.loads(Path(sys.argv[2]).read_text()).items()
 }
 N = int(job["continuation"])
 arrays: dict[str, np.ndarray] = {}

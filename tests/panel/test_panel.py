@@ -1,108 +1,34 @@
-"""Panels against a sampler in plain Python, and against what a fair draw must look like."""
+"""Panels of JSON lines as they are asked for: what they hold, what is refused, what is kept."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from panel_chunks import EOS, WIDTH, chi_square, chunk_of, draw, raw_chunk, row_of, same, text_of
 
-from analysis360 import panel as panel_module
 from analysis360.errors import DataError
-from analysis360.panel import draw_panel, first_position, line_starts, ranked
-from analysis360.series import Chunk
+from analysis360.panel import first_position
+from analysis360.places import LocalFolder
+from analysis360.series import Chunk, Layout
 from analysis360.store import Store
 
-WIDTH, VOCABULARY, EOS = 4, 50, 2
-IDENTITY = "0123456789abcdef"
 quick = settings(deadline=None, database=None, max_examples=100)
 
 
-def row_of(i, width=WIDTH, source="text"):
-    """Row i of a chunk: its ids tell which row it is."""
-    return {"token_ids": [i % 50, (i // 50) % 50] + [7] * (width - 2), "source": source}
-
-
-def chunk_of(folder, rows, *, name="train_000", role="train", end="\n", **how):
-    """A chunk of the given rows; a row may be a record or the text of a line."""
-    path = folder / f"{name}.jsonl"
-    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    path.write_bytes(("\n".join(lines) + end).encode() if lines else b"")
-    return Chunk(name, 0, path, role, **how)
-
-
-def draw(chunk, n=10, seed=0, width=WIDTH, vocabulary=VOCABULARY, eos=EOS):
-    return draw_panel(chunk, n=n, width=width, seed=seed, vocabulary=vocabulary, eos=eos)
+def numbers(panel):
+    """Which rows of `row_of` a panel holds."""
+    return (panel.ids[:, 0] + 50 * panel.ids[:, 1]).tolist()
 
 
 @pytest.fixture(scope="module")
 def hundred(tmp_path_factory):
     return chunk_of(tmp_path_factory.mktemp("hundred"), [row_of(i) for i in range(100)])
-
-
-# --- the ranking -----------------------------------------------------------------------------------
-
-
-def slow_ranking(count, seed, identity):
-    """Row numbers by splitmix64 of the row under a key of (sampler, seed, identity): integers, no arrays."""
-    text = json.dumps(["keyed-rank/1", seed, identity], separators=(",", ":"))
-    stream = int(hashlib.sha256(text.encode()).hexdigest()[:16], 16)
-    return [row for _, row in sorted((splitmix64(stream, row), row) for row in range(count))]
-
-
-def splitmix64(stream, row):
-    """Output number `row` of the generator seeded with `stream`."""
-    mask = 2**64 - 1
-    z = (stream + (row + 1) * 0x9E3779B97F4A7C15) & mask
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-    return z ^ (z >> 31)
-
-
-@quick
-@given(
-    st.integers(0, 300), st.integers(-(2**40), 2**40), st.text("0123456789abcdef", min_size=16, max_size=16)
-)
-def test_the_ranking_is_the_documented_one(count, seed, identity):
-    assert ranked(count, seed, identity).tolist() == slow_ranking(count, seed, identity)
-
-
-def test_the_reference_is_the_published_splitmix64():
-    """First outputs for the seed 1234567, as other implementations print them."""
-    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
-    assert [splitmix64(1234567, row) for row in range(4)] == published
-
-
-def chi_square(counts, expected):
-    return sum((count - expected) ** 2 / expected for count in counts)
-
-
-def test_every_row_is_equally_likely_at_every_place():
-    """20 rows, 4,000 seeds: chi-square of 19 degrees of freedom at each place stays below its 1e-5 point."""
-    orders = np.array([ranked(20, seed, IDENTITY) for seed in range(4000)])
-    for place in range(20):
-        assert chi_square(np.bincount(orders[:, place], minlength=20), 200) < 56.0
-
-
-def test_every_pair_of_rows_is_equally_likely():
-    """The first two of 6 rows, 6,000 seeds: 30 ordered pairs, 29 degrees of freedom, 1e-5 point 71.8."""
-    pairs = Counter(tuple(ranked(6, seed, IDENTITY)[:2].tolist()) for seed in range(6000))
-    assert len(pairs) == 30
-    assert chi_square(pairs.values(), 200) < 71.8
-
-
-def test_streams_of_chunks_are_their_own():
-    """Rows that two chunks of 1,000 share in their first 100: about 10 by chance, 100 with one stream."""
-    first = [set(ranked(1000, 42, f"{i:016x}")[:100].tolist()) for i in range(12)]
-    shared = [len(first[i] & first[j]) for i in range(12) for j in range(i)]
-    assert max(shared) < 30
-    assert 8 < sum(shared) / len(shared) < 12
 
 
 # --- what is drawn ---------------------------------------------------------------------------------
@@ -128,18 +54,20 @@ def test_a_panel_holds_the_rows_it_says(hundred):
     drawn = draw(hundred, 30)
     assert drawn.ids.dtype == np.int32
     assert drawn.ids.shape == (30, WIDTH)
-    assert drawn.ids.tolist() == [row_of(row)["token_ids"] for row in drawn.rows.tolist()]
-    assert drawn.rows.tolist() == slow_ranking(100, 0, hundred.digest)[:30]
+    lines = [text_of(hundred)[row:].split(b"\n")[0] for row in drawn.rows.tolist()]
+    assert drawn.ids.tolist() == [json.loads(line)["token_ids"] for line in lines]
+    assert len(set(drawn.rows.tolist())) == 30
 
 
 def test_only_the_start_of_a_longer_row_is_kept(tmp_path):
     chunk = chunk_of(tmp_path, [row_of(i, width=9) for i in range(5)])
-    assert draw(chunk, width=3).ids.tolist() == [row_of(row)["token_ids"][:3] for row in draw(chunk).rows]
+    drawn = draw(chunk, width=3)
+    assert drawn.ids.tolist() == [row_of(row)["token_ids"][:3] for row in numbers(drawn)]
+    assert sorted(numbers(drawn)) == list(range(5))
 
 
 def test_a_panel_is_equal_on_repeat(hundred, tmp_path):
-    copy = Chunk("another-name", 7, tmp_path / "copy.jsonl", "held-out")
-    copy.path.write_bytes(hundred.path.read_bytes())
+    copy = replace(raw_chunk(tmp_path, text_of(hundred), name="another-name", role="held-out"), index=7)
     for chunk in (hundred, copy):
         assert draw(chunk, 20, 5).rows.tolist() == draw(hundred, 20, 5).rows.tolist()
         assert draw(chunk, 20, 5).ids.tolist() == draw(hundred, 20, 5).ids.tolist()
@@ -165,7 +93,7 @@ def test_no_row_comes_twice(hundred, n, seed):
 
 def test_fewer_rows_than_asked_gives_all(tmp_path):
     drawn = draw(chunk_of(tmp_path, [row_of(i) for i in range(3)]), n=1000)
-    assert sorted(drawn.rows.tolist()) == [0, 1, 2]
+    assert sorted(numbers(drawn)) == [0, 1, 2]
 
 
 def test_canaries_are_all_taken_in_file_order(tmp_path):
@@ -176,63 +104,39 @@ def test_canaries_are_all_taken_in_file_order(tmp_path):
         assert drawn.ids[:, 0].tolist() == list(range(30))
 
 
-def test_an_excluded_source_is_left_out_and_the_rest_keeps_its_order(tmp_path):
+def test_an_excluded_source_is_left_out(tmp_path):
     rows = [row_of(i, source="canary" if i % 3 == 0 else "text") for i in range(60)]
-    everything = draw(chunk_of(tmp_path, rows), n=60)
     text = draw(chunk_of(tmp_path, rows, excluded_source="canary"), n=60)
-    assert len(text) == 40
-    assert len(everything) == 60
-    order = slow_ranking(60, 0, chunk_of(tmp_path, rows, excluded_source="canary").digest)
-    assert text.rows.tolist() == [row for row in order if row % 3]
+    assert sorted(numbers(text)) == [i for i in range(60) if i % 3]
     assert set(text.sources.tolist()) == {"text"}
-    asked = draw(chunk_of(tmp_path, rows, excluded_source="canary"), n=10)
-    assert asked.rows.tolist() == text.rows.tolist()[:10]
+    assert same(draw(chunk_of(tmp_path, rows, excluded_source="canary"), n=10), text.head(10))
 
 
 def test_every_row_has_its_source(tmp_path):
     rows = [row_of(i, source=f"source {i % 7}") for i in range(40)]
     del rows[0]["source"]
     drawn = draw(chunk_of(tmp_path, rows), n=40)
-    named = dict(zip(drawn.rows.tolist(), drawn.sources.tolist(), strict=True))
+    named = dict(zip(numbers(drawn), drawn.sources.tolist(), strict=True))
     assert named == {i: f"source {i % 7}" if i else "unknown" for i in range(40)}
 
 
 def test_several_fields_are_joined_in_their_order(tmp_path):
     rows = [{"continuation": [3, 4], "prompt": [i, 2]} for i in range(5)]
     drawn = draw(chunk_of(tmp_path, rows, fields=("prompt", "continuation")))
-    assert drawn.ids.tolist() == [[row, 2, 3, 4] for row in drawn.rows.tolist()]
+    assert sorted(drawn.ids.tolist()) == [[i, 2, 3, 4] for i in range(5)]
     drawn = draw(chunk_of(tmp_path, rows, fields=("continuation", "prompt")))
-    assert drawn.ids.tolist() == [[3, 4, row, 2] for row in drawn.rows.tolist()]
+    assert sorted(drawn.ids.tolist()) == [[3, 4, i, 2] for i in range(5)]
 
 
-def test_a_panel_follows_every_setting_it_is_asked_with(hundred):
-    """Other k, l or seed never give the panel of before."""
-    asked = [draw(hundred, width=w, seed=s) for w in (2, 3, 4) for s in (0, 1)]
+def test_a_panel_follows_every_setting_it_is_asked_with(tmp_path):
+    """Other k, l or seed never give the panel of before; the rows are the same for any width of known rows."""
+    chunk = chunk_of(tmp_path, [row_of(i) for i in range(100)], row_tokens=WIDTH)
+    asked = [draw(chunk, width=w, seed=s) for w in (2, 3, 4) for s in (0, 1)]
     assert [p.ids.shape[1] for p in asked] == [2, 2, 3, 3, 4, 4]
     assert asked[0].rows.tolist() == asked[2].rows.tolist() != asked[1].rows.tolist()
 
 
-# --- rows of very unequal length, and lines -----------------------------------------------------------
-
-
-def unequal(folder):
-    """30 rows; every third is about 100 times as long as the others, and has its own source."""
-    rows = [row_of(i, 400 if i % 3 == 0 else WIDTH, "long" if i % 3 == 0 else "short") for i in range(30)]
-    return chunk_of(folder, rows)
-
-
-def test_rows_of_unequal_length_are_equally_likely(tmp_path):
-    """First of 30 rows over 3,000 seeds: 29 degrees of freedom, 1e-5 point 71.8."""
-    chunk = unequal(tmp_path)
-    first = [int(draw(chunk, 1, seed).rows[0]) for seed in range(3000)]
-    assert chi_square(np.bincount(first, minlength=30), 100) < 71.8
-    starts = [first_row_after(chunk.path.read_bytes(), random.Random(seed)) for seed in range(3000)]
-    assert chi_square(np.bincount(starts, minlength=30), 100) > 2000, "random byte offsets should show here"
-
-
-def first_row_after(text, generator):
-    """The published shortcut: the row that follows a random byte."""
-    return text.count(b"\n", 0, generator.randrange(len(text)) + 1) % text.count(b"\n")
+# --- lines ------------------------------------------------------------------------------------------
 
 
 def test_sources_that_lie_one_after_another_are_all_drawn(tmp_path):
@@ -243,20 +147,6 @@ def test_sources_that_lie_one_after_another_are_all_drawn(tmp_path):
     assert len(counts) == 10
     assert chi_square(counts.values(), 10) < 38.0  # 9 degrees of freedom, 2e-5
     assert len({row["source"] for row in rows[:100]}) == 1
-
-
-@pytest.mark.parametrize("block", [1, 2, 3, 7, 1 << 22])
-@quick
-@given(
-    content=st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\r", b"\xe2\x80\xa8"]), max_size=30).map(b"".join)
-)
-def test_lines_start_where_python_says(block, content):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(panel_module, "BLOCK", block)
-        starts = line_starts(io.BytesIO(content)).tolist()
-    lines = io.BytesIO(content).readlines()
-    assert [content[i:].split(b"\n")[0] for i in starts] == [line.rstrip(b"\n") for line in lines]
-    assert starts == [sum(map(len, lines[:i])) for i in range(len(lines))]
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
@@ -330,24 +220,25 @@ def refused(chunk, **how):
         draw(chunk, **how)
     message = str(caught.value)
     assert "\n" not in message
-    assert f"chunk {chunk.name}: {chunk.path}" in message
+    assert message.startswith(chunk.where)
     return message
 
 
 @pytest.mark.parametrize(("line", "expected"), BAD.values(), ids=BAD)
 @pytest.mark.parametrize("at", [0, 3, 5])
-def test_a_bad_row_is_refused_by_file_and_line(tmp_path, line, expected, at):
+@pytest.mark.parametrize("role", ["train", "canary"])
+def test_a_bad_row_is_refused_by_file_and_byte(tmp_path, line, expected, at, role):
     lines = [GOOD] * 6
     lines[at] = line
-    message = refused(chunk_of(tmp_path, lines, end="\n"))
-    assert f"line {at + 1}:" in message
+    message = refused(chunk_of(tmp_path, lines, end="\n", role=role))
+    assert f"byte {at * (len(GOOD) + 1)}:" in message
     assert expected in message
 
 
-def test_bytes_that_are_no_text_are_refused_by_file_and_line(tmp_path):
-    chunk = chunk_of(tmp_path, [GOOD, GOOD])
-    chunk.path.write_bytes(chunk.path.read_bytes() + b'{"token_ids": [1, 2, 3, 4], "source": "\xff"}\n')
-    assert "line 3:" in refused(chunk)
+def test_bytes_that_are_no_text_are_refused_by_file_and_byte(tmp_path):
+    start = text_of(chunk_of(tmp_path, [GOOD, GOOD]))
+    chunk = raw_chunk(tmp_path, start + b'{"token_ids": [1, 2, 3, 4], "source": "\xff"}\n')
+    assert f"byte {len(start)}:" in refused(chunk)
 
 
 def test_ids_after_the_width_do_not_matter(tmp_path):
@@ -365,15 +256,23 @@ def test_a_missing_field_among_several_is_refused(tmp_path):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    assert "cannot be read" in refused(Chunk("gone", 0, tmp_path / "gone.jsonl", "train"))
+    assert "cannot be read" in refused(Chunk("gone", 0, LocalFolder(tmp_path), ("gone.jsonl",), "train"))
 
 
 def test_a_folder_is_no_chunk(tmp_path):
-    assert "cannot be read" in refused(Chunk("folder", 0, tmp_path, "train"))
+    assert "cannot be read" in refused(
+        Chunk("folder", 0, LocalFolder(tmp_path.parent), (tmp_path.name,), "train")
+    )
+
+
+def test_an_unknown_format_is_refused(tmp_path):
+    chunk = chunk_of(tmp_path, [row_of(0)])
+    message = refused(replace(chunk, layout=Layout(format="csv")))
+    assert "expected a format among jsonl, bin, parquet, hdf5; found 'csv'" in message
 
 
 def test_json_nested_without_end_is_refused(tmp_path):
-    assert "line 1:" in refused(chunk_of(tmp_path, ["[" * 100_000]))
+    assert "byte 0:" in refused(chunk_of(tmp_path, ["[" * 100_000]))
 
 
 # --- what is kept ----------------------------------------------------------------------------------
