@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis360.results import MemorizationResult
 from analysis360.series import Exposure
 from analysis360.series.exposure import exposure_of
 from analysis360.series.manifest import Files, Manifest, Phase, Revisions, Schedule, read_shipped
@@ -417,3 +419,74 @@ def test_olmo_knows_tokens_and_nothing_of_data():
     assert math.isnan(exposure.tokens(1))
     assert exposure.times(0).size == 0
     same(exposure_of(read_shipped("olmo2-7b"), [{"step": 5}], [10, 10]).times(0), [NAN, NAN])
+
+
+# --- joined with results ---------------------------------------------------------------------------
+
+
+def joined(exposure, saved, panels, planted):
+    """The columns of exposure for every checkpoint, chunk and row of the panels; the last chunk holds canaries."""
+    roles = ["train"] * (len(panels) - 1) + ["canary"]
+    chunks = [
+        SimpleNamespace(name=f"c{i}", index=i if role == "train" else 0, role=role)
+        for i, role in enumerate(roles)
+    ]
+    checkpoints = [SimpleNamespace(name=f"k{i}", index=i) for i in range(saved)]
+    canaries = SimpleNamespace(rows=[SimpleNamespace(row=i, planted=p) for i, p in enumerate(planted)])
+    series = SimpleNamespace(exposure=exposure, manifest=SimpleNamespace(canaries=canaries))
+    held = {f"c{i}": Rows(rows) for i, rows in enumerate(panels)}
+    result = MemorizationResult(series, checkpoints, chunks, SimpleNamespace(panels=held), None, (), None)
+    where = [
+        (k, i, p) for k in range(len(checkpoints)) for i, rows in enumerate(panels) for p in range(len(rows))
+    ]
+    ckpt, chunk, position = np.array(where).T
+    sequence = result._offsets[chunk] + position
+    c = {"ckpt": ckpt, "chunk": chunk, "position": position, "sequence": sequence}
+    return where, result._exposure(c)
+
+
+class Rows:
+    """A panel, as far as its rows go."""
+
+    def __init__(self, rows):
+        self.rows = np.array(rows)
+
+    def __len__(self):
+        return len(self.rows)
+
+
+def test_results_have_the_exposure_of_each_row_where_it_is_known():
+    panels, planted = [[3, 0, 9], [1, 4], [0, 1, 2]], [((0, 3), (1, 4)), (), ((0, 0),)]
+    steps = [0, 1, 2, 5, 9]
+    exposure = by_rows(15, 10, 4, steps)[1]
+    where, columns = joined(exposure, len(steps), panels, planted)
+    for n, (k, chunk, position) in enumerate(where):
+        times, last = read_rows(15, 4, steps[k])
+        rows = (
+            [10 * chunk + panels[chunk][position]]
+            if chunk < 2
+            else [10 * a + b for a, b in planted[position]]
+        )
+        assert columns["exposures"][n] == sum(times[row] for row in rows)
+        known = [last[row] for row in rows if times[row]]
+        since = (steps[k] * 4 - max(known)) / 10 * exposure.tokens_per_chunk if known else NAN
+        np.testing.assert_allclose(columns["tokens_since"][n], since)
+
+
+def test_results_have_the_exposure_of_the_chunk_where_rows_are_not_known():
+    exposure = Exposure(2, (0, 1, 0), (0, 1, 3), 10)
+    where, columns = joined(exposure, 3, [[5], [6, 7], [0]], [((0, 2), (1, 2))])
+    counts = {
+        (0, 0): 0,
+        (0, 1): 0,
+        (0, 2): 0,
+        (1, 0): 1,
+        (1, 1): 0,
+        (1, 2): 1,
+        (2, 0): 2,
+        (2, 1): 1,
+        (2, 2): 3,
+    }
+    same(columns["exposures"], [counts[k, chunk] for k, chunk, _ in where])
+    since = {(1, 0): 0, (1, 2): 0, (2, 0): 0, (2, 1): 10, (2, 2): 0}
+    same(columns["tokens_since"], [since.get((k, chunk), NAN) for k, chunk, _ in where])

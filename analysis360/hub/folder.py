@@ -24,7 +24,6 @@ from analysis360.hub.threads import in_threads
 from analysis360.places import Bytes, LocalFile, Traffic
 
 TREE = ".tree.json"
-BLOCK = 1 << 20
 FILES_AT_A_TIME = 4
 ATTEMPTS = 3
 """Downloads of a file whose content is not what the Hub says it is, before giving up."""
@@ -198,7 +197,7 @@ class HubFolder:
             if have >= source.size:
                 return
             with source.get(have, source.size) as answer:
-                for block in answer.iter_raw(BLOCK):
+                for block in answer.iter_raw():
                     file.write(block)
                     self.traffic.add(received=len(block))
             if os.fstat(file.fileno()).st_size < source.size:

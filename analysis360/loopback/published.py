@@ -15,7 +15,6 @@ __all__ = ["MANIFEST_NAME", "Published", "published"]
 MANIFEST_NAME = "series.toml"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 INDEX = re.compile(r"\{index(?::0\d+d)?\}")
-NONE: dict[str, Any] = {}
 Files = dict[str, Path]
 
 
@@ -75,15 +74,10 @@ def published(folder: Path) -> Published:
     name = raw.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise SeriesError(f"{path}: key 'name': expected letters, digits, '.', '_' and '-', found {name!r}")
-    canaries = {**raw["canaries"], "count": 1} if "canaries" in raw else None
-    sections = {
-        "[data]": raw.get("data"),
-        "[held_out]": raw.get("held_out", NONE),
-        "[canaries]": canaries or NONE,
-    }
-    listed = [
-        file for where, section in sections.items() for _, file in _numbered(section, f"{path} {where}")
-    ]
+    sections = {"data": raw.get("data")}
+    sections |= {"held_out": raw["held_out"]} if "held_out" in raw else {}
+    sections |= {"canaries": {**raw["canaries"], "count": 1}} if "canaries" in raw else {}
+    listed = [file for key, table in sections.items() for _, file in _numbered(table, f"{path} [{key}]")]
     data = {relative: folder / relative for relative in listed}
     for file in data.values():
         if not file.is_file():
@@ -92,26 +86,18 @@ def published(folder: Path) -> Published:
     if not branches:
         raise SeriesError(f"{path} [checkpoints]: there are none; train some first")
     checkpoints = {branch: folder / relative for branch, relative in branches}
+    if "main" in checkpoints or len(checkpoints) < len(branches):
+        raise SeriesError(f"{path} [checkpoints]: expected names that differ, none of them main")
     return Published(name, checkpoints, data, _extra(folder, raw, str(path)), raw)
 
 
 def _numbered(section: Any, where: str) -> list[tuple[str, str]]:
     """(name, path) of each file or folder of a section; the name is that of the numbered part."""
-    if section is NONE:
-        return []
-    path, first, count = (
-        (section.get("path"), section.get("first", 0), section.get("count"))
-        if isinstance(section, dict)
-        else (None, 0, None)
-    )
-    if (
-        not isinstance(path, str)
-        or type(first) is not int
-        or type(count) is not int
-        or "repository" in section
-    ):
+    table = section if isinstance(section, dict) else {}
+    path, first, count = table.get("path"), table.get("first", 0), table.get("count")
+    if not isinstance(path, str) or type(first) is not int or type(count) is not int:
         raise SeriesError(
-            f"{where}: expected path and count of files in this folder; nothing else can be served"
+            f"{where}: expected path and count of files in this folder; only those can be served"
         )
     _check_inside(path, where)
     if len(INDEX.findall(path)) > 1 or set(INDEX.sub("", path)) & set("{}"):
@@ -136,11 +122,7 @@ def _name(pattern: str) -> str:
 def _pattern(path: str) -> str:
     """The regular expression of the branches of checkpoints, with their number as the group `index`."""
     before, *after = INDEX.split(_name(path))
-    return (
-        re.escape(before) + r"(?P<index>\d+)" + re.escape("".join(after))
-        if after
-        else re.escape(before) + (r"(?P<index>)")
-    )
+    return re.escape(before) + (r"(?P<index>\d+)" if after else r"(?P<index>)") + re.escape("".join(after))
 
 
 def _extra(folder: Path, raw: dict[str, Any], where: str) -> Files:
@@ -155,7 +137,7 @@ def _extra(folder: Path, raw: dict[str, Any], where: str) -> Files:
 
 
 def _files(folder: Path) -> Files:
-    """Every file below a folder; links that leave it are not followed out."""
+    """Every file below a folder, and what links in it lead to. Raises SeriesError where there is none."""
     try:
         found = sorted(file for file in folder.rglob("*") if file.is_file())
     except OSError as error:

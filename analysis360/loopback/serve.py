@@ -115,15 +115,26 @@ def serve(folder: Path, host: str = "127.0.0.1", port: int = 8360) -> None:
             f"{folder} is no folder; give a series, or make an empty folder for a store: mkdir {folder}"
         )
     with Loopback(folder, host=host, port=port) as hub, contextlib.suppress(KeyboardInterrupt):
-        print(f"export HF_ENDPOINT={hub.endpoint}")
-        print(f"analysis360 memorization --series {_example(hub.source)}", flush=True)
+        for line in _instructions(hub):
+            print(line, flush=True)
         hub.wait()
 
 
-def _example(source: Store | Mount) -> str:
+def _instructions(hub: Loopback) -> list[str]:
+    """Two lines to type in another terminal."""
     from analysis360.loopback.mount import Mount
 
-    return source.model if isinstance(source, Mount) else next(iter(source.names("models")), "local/NAME")
+    mounted = isinstance(hub.source, Mount)
+    name = (
+        hub.source.model
+        if isinstance(hub.source, Mount)
+        else next(iter(hub.source.names("models")), "ORG/NAME")
+    )
+    uploads = "" if mounted else " HF_HUB_DISABLE_XET=1"  # uploads would ask for Xet, downloads do not
+    return [
+        f"export HF_ENDPOINT={hub.endpoint}{uploads}",
+        f"analysis360 memorization --series {name}",
+    ]
 
 
 def _source(folder: Path) -> Store | Mount:

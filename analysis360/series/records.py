@@ -116,7 +116,8 @@ class Files:
         read = {int(path[len(before) : len(path) - len(after)]) for path in found}
         indices = sorted(i for i in read if i >= self.first and self.path.format(index=i) in found)
         if self.window_rows and indices != list(range(self.first, self.first + len(indices))):
-            raise SeriesError(f"files of {self.path} are missing between {indices[0]} and {indices[-1]}")
+            expected = f"numbers from {self.first} without a gap, found {len(indices)} up to {indices[-1:]}"
+            raise SeriesError(f"files of {self.path} are missing: expected {expected}")
         return indices
 
 
