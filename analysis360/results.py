@@ -193,7 +193,8 @@ class MemorizationResult:
         starts = np.flatnonzero(np.diff(unit[order], prepend=-1))
         for rows in np.split(train[order], starts[1:]) if len(train) else []:
             place, i = c["ckpt"][rows[0]], c["chunk"][rows[0]]
-            of_chunk = self._panels[i].rows[c["position"][rows]]
+            window = self.chunks[i].window
+            of_chunk = self._panels[i].rows[c["position"][rows]] - (window[0] if window else 0)
             where = (self.checkpoints[place].index, self.chunks[i].index, of_chunk)
             count[rows], latest[rows] = exposure.row_times(*where), exposure.row_last(*where)
         return count, latest

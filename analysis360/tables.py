@@ -82,29 +82,38 @@ def _recall(line: Any) -> str:
 
 
 def series_table(series: Series) -> str:
-    """What a series holds."""
-    exposure = series.exposure
-    last = len(series.checkpoints) - 1
-    times = exposure.times(last)
-    rows = [
-        [
-            "checkpoints",
-            f"{len(series.checkpoints)}",
-            f"{series.checkpoints[0].name} to {series.checkpoints[-1].name}",
-        ],
-        ["chunks", f"{len(series.chunks)}", f"{series.chunks[0].name} to {series.chunks[-1].name}"],
-        ["held-out chunks", f"{len(series.held_out)}", "never trained on"],
-    ]
+    """What a series holds, what it rests on, and what to know about it."""
+    rows = [["checkpoints", *_span([c.name for c in series.checkpoints])]]
+    rows.append(["chunks", *_span([c.name for c in series.chunks])])
+    if series.held_out:
+        rows.append(["held-out chunks", f"{len(series.held_out)}", "never trained on"])
     if series.manifest.canaries:
-        rows.append(
-            ["canaries", f"{len(series.manifest.canaries.rows)}", "rows of random ids, planted or never"]
-        )
-    seen = f"{int((times > 0).sum())} seen, {int((times == 0).sum())} unseen, {int(np.isnan(times).sum())} unknown"
-    rows.append(
-        ["exposure", f"{exposure.tokens(last):,.0f}", f"tokens at the last checkpoint; chunks: {seen}"]
-    )
+        planted = len(series.manifest.canaries.rows)
+        rows.append(["canaries", f"{planted}", "rows of random ids, planted or never"])
+    if series.chunks:
+        rows.append(_exposure_row(series))
     rows.append(["compute dtype", series.manifest.model.compute_dtype, "scores are computed in"])
-    return f"{series.name} ({series.where})\n" + columns(["", "", ""], rows).split("\n", 2)[2]
+    if series.manifest.base:
+        rows.append(["base", series.manifest.base, "it was fine-tuned from"])
+    facts = series.manifest.facts
+    sections = [("first hand", facts.first_hand), ("assumed", facts.assumed), ("note", series.notes)]
+    lines = [f"{what}: {text}" for what, texts in sections for text in texts]
+    table = columns(["", "", ""], rows).split("\n", 2)[2]
+    return "\n".join([f"{series.name} ({series.where})", table, *lines])
+
+
+def _span(names: Sequence[str]) -> list[str]:
+    ends = f"{names[0]} to {names[-1]}" if len(names) > 1 else "".join(names)
+    return [f"{len(names)}", ends]
+
+
+def _exposure_row(series: Series) -> list[str]:
+    last = len(series.checkpoints) - 1
+    times, tokens = series.exposure.times(last), series.exposure.tokens(last)
+    counts = [int((times > 0).sum()), int((times == 0).sum()), int(np.isnan(times).sum())]
+    shown = "unknown" if np.isnan(tokens) else f"{tokens:,.0f}"
+    chunks = "{} seen, {} unseen, {} unknown".format(*counts)
+    return ["exposure", shown, f"tokens at the last checkpoint; chunks: {chunks}"]
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

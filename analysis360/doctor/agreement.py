@@ -19,6 +19,8 @@ LOOSE_TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json")
 CODE = "read that code before you give --trust-remote-code"
 PICKLES = "they are loaded as data alone; safetensors would be safer"
 ABSENT = "no such key"
+UNKNOWN = "unknown"
+"""Dtype of weights whose header tells none."""
 
 
 def check_weights(found: Sequence[Inspected], known: Collection[str]) -> list[Finding]:
@@ -29,21 +31,20 @@ def check_weights(found: Sequence[Inspected], known: Collection[str]) -> list[Fi
     order = [item.name for item in found]
     whole = [item for item in found if item.whole and item.name not in known]
     dtypes = {item.name: _dtype(item) for item in whole}
-    findings = _changes("dtype", dtypes, dtypes, order)
-    told = {name for finding in findings for name in finding.names}
-    sized = {item.name: item.size for item in whole if item.name not in told}
-    sizes = _rounded(sized)
-    for value, names in grouped(dtypes):  # a size that changes with the dtype is no second finding
-        if value != common(dtypes.values()):
-            sizes = {name: size for name, size in sizes.items() if name not in names}
-    findings += _changes("size", sizes, {name: shown_size(size) for name, size in sized.items()}, order)
-    told |= {name for finding in findings for name in finding.names}
+    known_dtypes = {name: dtype for name, dtype in dtypes.items() if dtype != UNKNOWN}
+    findings = _changes("dtype", known_dtypes, known_dtypes, order)
+    told = {name for finding in findings if finding.severity == "error" for name in finding.names}
+    for dtype in dict.fromkeys(dtypes.values()):  # a size that changes with the dtype is no second finding
+        sizes = {i.name: i.size for i in whole if dtypes[i.name] == dtype and i.name not in told}
+        texts = {name: shown_size(size) for name, size in sizes.items()}
+        findings += _changes("size", _rounded(sizes), texts, order)
+    told |= {name for finding in findings if finding.severity == "error" for name in finding.names}
     return findings + _tensors([item for item in whole if item.name not in told], order)
 
 
 def _dtype(item: Inspected) -> str:
     header = item.headers.get(item.shards[0].name)
-    return header.dtype if isinstance(header, Header) else "unknown"
+    return header.dtype if isinstance(header, Header) else UNKNOWN
 
 
 def _rounded(sizes: Mapping[str, int]) -> dict[str, int]:
@@ -65,7 +66,7 @@ def _changes(
     findings, kept = [], dict(values)
     runs_ = grouped(values)
     for i in range(1, len(runs_) - 1):
-        value, names = runs_[i]
+        names = runs_[i][1]
         (before, earlier), (after, later) = runs_[i - 1], runs_[i + 1]
         if before == after and (len(names) == 1 or len(names) < min(len(earlier), len(later))):
             expected = f"{texts[earlier[-1]]}, as in {earlier[-1]} and {later[0]}"
@@ -136,8 +137,10 @@ def check_tokenizers(found: Sequence[Inspected]) -> list[Finding]:
     for file in TOKENIZER:
         having = [item for item in found if file in item.names]
         contents = _contents(having, file)
-        for _, names in apart(contents).items():
-            expected = f"the {file} of {sum(v == common(contents.values()) for v in contents.values())} others"
+        for names in apart(contents).values():
+            expected = (
+                f"the {file} of {sum(v == common(contents.values()) for v in contents.values())} others"
+            )
             advice = "compare the two; text would be cut into other tokens"
             finding = _error("tokenizer-differs", names, order, expected, f"another {file}", advice)
             findings.append(_loosened(finding) if file in LOOSE_TOKENIZER else finding)

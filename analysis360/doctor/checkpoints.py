@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from analysis360.doctor.findings import Finding, common, printable, runs
 from analysis360.doctor.headers import Header
@@ -92,7 +93,7 @@ def _gaps(listing: Listing) -> list[str]:
     rows = [(list(item.labels.items()), item.name) for item in listing.found if item.labels]
     for group in {tuple(labels[:-1]): None for labels, _ in rows}:
         members = [(labels[-1][1], name) for labels, name in rows if tuple(labels[:-1]) == group]
-        steps = [b - a for (a, _), (b, _) in zip(members, members[1:], strict=False)]
+        steps = [b - a for (a, _), (b, _) in pairwise(members)]
         for i, step in enumerate(steps):
             usual = common(steps)
             if step > usual > 0 and step % usual == 0 and usual in steps[max(0, i - 1) : i + 2]:
@@ -163,9 +164,7 @@ def _shards(item: Inspected) -> list[Finding]:
     for shard in item.shards:
         header = item.headers.get(shard.name)
         if isinstance(header, str):
-            findings.append(
-                _error(item, "shard-damaged", shard.name, "a safetensors header", header, AGAIN)
-            )
+            findings.append(_error(item, "shard-damaged", shard.name, "a safetensors header", header, AGAIN))
         elif isinstance(header, Header) and header.size != shard.size:
             kind = "shard-truncated" if shard.size < header.size else "shard-damaged"
             expected, is_ = f"{header.size:,} bytes by its header", f"{shard.size:,}"
@@ -174,9 +173,7 @@ def _shards(item: Inspected) -> list[Finding]:
         expected = f"{item.promised:,} bytes of tensors by {item.index}"
         advice = "write the index again if the weights load; otherwise upload the weights again"
         is_ = f"{item.size:,} in all shards"
-        findings.append(
-            Finding("note", "index-total", _at(item, ""), expected, is_, advice, (item.name,))
-        )
+        findings.append(Finding("note", "index-total", _at(item, ""), expected, is_, advice, (item.name,)))
     return findings
 
 

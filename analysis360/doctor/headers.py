@@ -83,8 +83,8 @@ def read_sample(file: Bytes, header: Header) -> dict[str, Vector]:
     spans = []
     for name in chosen:
         dtype, shape, start = header.tensors[name]
-        first = header.start + start
-        spans.append((first, first + ITEM[dtype] * min(NUMBERS, prod(shape))))
+        first, numbers = header.start + start, int(prod(shape))
+        spans.append((first, first + ITEM[dtype] * min(NUMBERS, numbers)))
     bodies = file.read([span for span in spans if span[1] <= file.size])
     return {name: _numbers(body, header.tensors[name][0]) for name, body in zip(chosen, bodies, strict=False)}
 

@@ -20,8 +20,10 @@ AT_A_TIME = 8
 """Checkpoints or files read at a time."""
 NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<of>\d{5})\.(?P<suffix>safetensors|bin)")
 SHARD = re.compile(r"[\w-][\w.-]*")
-TOKENIZER = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "merges.txt")
-TOKENIZER += ("added_tokens.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER = (
+    *("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "merges.txt"),
+    *("added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"),
+)
 INDICES = tuple(f"{stem}.{suffix}.index.json" for stem, suffix in WEIGHTS)
 ABSENT = (OSError, EOFError, MissingError, CheckpointError)
 """What reading raises where one file or branch is not there; a Hub out of reach is another matter."""

@@ -31,7 +31,7 @@ class HubOptions:
     """Seconds a request may wait for a busy or failing Hub in all."""
     timeout: float = 20.0
     """Seconds without a byte after which an answer counts as lost."""
-    connections: int = 24
+    connections: int = 32
     """Requests under way at a time."""
     endpoint: str | None = None
     """Address of the Hub; HF_ENDPOINT or huggingface.co if left out."""

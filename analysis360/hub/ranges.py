@@ -74,7 +74,8 @@ class HubFile:
     @property
     def guarded(self) -> bool:
         """Whether the connection checks the bytes on their way (TLS)."""
-        return self._source.address().url.startswith("https:")
+        source = self._source
+        return source.hub.patiently(self.where, source.address).url.startswith("https:")
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
         """See `Bytes.read`. Raises HubError."""

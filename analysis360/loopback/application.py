@@ -66,7 +66,7 @@ class Application:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        wire = Wire(scope, receive, send, self.faults)
+        wire = Wire(scope, receive, send, self.faults, self.counts)
         try:
             await wire.suffer()
             given = await self._given(scope, wire)
@@ -74,7 +74,7 @@ class Application:
         except (ConnectionCutError, ClientDisconnect):
             pass
         finally:
-            wire.count(self.counts)
+            wire.count()
 
     async def _given(self, scope: Scope, wire: Wire) -> ASGIApp:
         request = Request(scope, wire.receive)

@@ -58,6 +58,8 @@ class Published:
         for section in ("data", "held_out", "canaries"):
             if section in self.raw:
                 sections[section] = {"repository": data, **self.raw[section]}
+        if "exposure" in self.raw:
+            sections["exposure"] = _exposure(self.raw["exposure"], checkpoints)
         return tomli_w.dumps(self.raw | sections).encode()
 
 
@@ -123,6 +125,13 @@ def _pattern(path: str) -> str:
     """The regular expression of the branches of checkpoints, with their number as the group `index`."""
     before, *after = INDEX.split(_name(path))
     return re.escape(before) + (r"(?P<index>\d+)" if after else r"(?P<index>)") + re.escape("".join(after))
+
+
+def _exposure(exposure: dict[str, Any], checkpoints: dict[str, Any]) -> dict[str, Any]:
+    """The exposure by the checkpoints' numbers, so that a branch that is missing shifts nothing."""
+    if "done" not in exposure or "label" in exposure or not INDEX.search(checkpoints["path"]):
+        return exposure
+    return {**exposure, "label": "index", "offset": -checkpoints.get("first", 0)}
 
 
 def _extra(folder: Path, raw: dict[str, Any], where: str) -> Files:

@@ -19,13 +19,14 @@ class ConnectionCutError(Exception):
 class Wire:
     """One request's way in and out."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, faults: Faults) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, faults: Faults, counts: Counts) -> None:
         raw = scope.get("raw_path") or scope["path"].encode()
         query = scope["query_string"].decode("latin-1")
         self.path: str = raw.decode("latin-1")
         self._scope, self._receive, self._send = scope, receive, send
-        self._faults = faults
+        self._faults, self._counts = faults, counts
         self.fault: Fault | None = faults.draw(f"{scope['method']} {self.path}{'?' if query else ''}{query}")
+        self._head, self._counted = scope["method"] == "HEAD", False
         self._status = self._sent = self._received = self._length = 0
 
     async def receive(self) -> Message:
@@ -44,8 +45,11 @@ class Wire:
         body, cut = self._damaged(message.get("body", b""))
         if body:
             await self._faults.pace(len(body))
-        await self._send({**message, "body": body, "more_body": cut or message.get("more_body", False)})
-        self._sent += len(body)
+        self._sent += 0 if self._head else len(body)
+        more = cut or message.get("more_body", False)
+        if not more:  # before the client can see the end, and look at the counts
+            self.count()
+        await self._send({**message, "body": body, "more_body": more})
         if cut:
             raise ConnectionCutError
 
@@ -58,11 +62,13 @@ class Wire:
         if self.fault is not None and self.fault.stall:
             await asyncio.sleep(self.fault.stall)
 
-    def count(self, counts: Counts) -> None:
-        """Note the request, now that it is over."""
-        headers = dict(self._scope["headers"])
-        asked = headers.get(b"range")
-        counts.add(
+    def count(self) -> None:
+        """Note the request, once, now that it is over."""
+        if self._counted:
+            return
+        self._counted = True
+        asked = dict(self._scope["headers"]).get(b"range")
+        self._counts.add(
             Seen(
                 kind=kind_of(self.path),
                 method=self._scope["method"],
@@ -77,7 +83,7 @@ class Wire:
     def _damaged(self, body: bytes) -> tuple[bytes, bool]:
         """The body with the fault applied, and whether the connection ends behind it."""
         fault, start = self.fault, self._sent
-        if fault is None or self._scope["method"] == "HEAD":
+        if fault is None or self._head:
             return body, False
         if fault.flip is not None and self._length:
             at = fault.flip % self._length - start

@@ -90,7 +90,7 @@ async def grant(call: Call, store: Store, kind: str, namespace: str, name: str) 
     repository = call.writable(kind, namespace, name)
     user = text(await call.json(), "user")
     await asyncio.to_thread(store.admit, repository, granted=[*repository.granted, user])
-    return Response(status_code=200)
+    return json_answer({})
 
 
 async def preupload(call: Call, kind: str, namespace: str, name: str, revision: str) -> Response:
@@ -197,7 +197,8 @@ async def commit(call: Call, store: Store, kind: str, namespace: str, name: str,
 
 def _take(store: Store, change: Change, key: str, value: dict[str, Any]) -> None:
     """Add one line of a commit to the change. Raises RefusedError."""
-    path = checked_path(text(value, "path").rstrip("/"))
+    path = text(value, "path")
+    path = checked_path(path.rstrip("/") if key == "deletedFolder" else path)
     if key == "file":
         change.added[path] = store.plain(_content(value))
     elif key == "lfsFile":

@@ -21,7 +21,8 @@ connection that nothing guards, where all is read twice. Repeats and excluded li
 when the cost so far, carried on, reaches the size of the file, it is read whole instead.
 
 L follows from `row_tokens` (a digit and a comma an id, and the brackets and names of the fields), or
-from the width where the release does not say: then panels of other widths hold other lines.
+from the width where the release does not say: then panels of other widths hold other lines, and
+windows are so short that a line takes mean length / L requests, which is many: say `row_tokens`.
 """
 
 from __future__ import annotations

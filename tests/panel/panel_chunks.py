@@ -7,6 +7,8 @@ import random
 from collections import Counter
 from unittest import mock
 
+import numpy as np
+
 from analysis360.panel import draw_panel
 from analysis360.panel.line_stream import Lines
 from analysis360.panel.rows import Wanted
@@ -71,6 +73,18 @@ def by_lines(chunk, n=10, seed=0, **how):
     """The same out of the list of the file's lines."""
     lines, file = lines_of(chunk, n, seed, **how)
     return [(row.number, row.ids.tolist(), row.source) for row in draw_whole(lines, file)]
+
+
+def big(folder, rows, place=None, tokens=500):
+    """Rows of 500 ids, about 2 KB, whose length differs by some percent."""
+    ids = np.random.default_rng(0).integers(0, 32000, (rows, tokens))
+    with (folder / "big.jsonl").open("w") as file:
+        file.writelines(json.dumps({"token_ids": row.tolist(), "source": "text"}) + "\n" for row in ids)
+    return Chunk("big", 0, place or LocalFolder(folder), ("big.jsonl",), "train", Layout(row_tokens=tokens))
+
+
+def big_draw(chunk, n, seed=0):
+    return draw(chunk, n, seed, width=64, vocabulary=32000)
 
 
 def chi_square(counts, expected):

@@ -1,0 +1,176 @@
+"""Likeness: weights served twice, shards of two checkpoints, and checkpoints that are not where they belong.
+
+Equal content is known by SHA-256 alone. Whether a state of the model is at its place follows from a
+few numbers of its weights: training moves them little by little, so neighbours are near.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis360.doctor.findings import Finding, common, runs
+from analysis360.doctor.inspection import Inspected
+
+CLEAR = 2.0
+"""How many times longer the way through a checkpoint's own place must be than through another."""
+FEWEST = 4
+"""Checkpoints without which there is no order to speak of."""
+ROUNDING = 1e-6
+"""Share of the longest distance below which differences are those of rounding."""
+FROZEN_SHARE = 0.5
+"""A shard that more of the checkpoints share was not trained."""
+COPIES = "upload the right weights; until then count them once"
+Matrix = NDArray[np.float64]
+
+
+def check_likeness(found: Sequence[Inspected]) -> list[Finding]:
+    """Duplicates, shared shards, and checkpoints out of place."""
+    order = [item.name for item in found]
+    alike = _alike(found)
+    findings = [_duplicate(group, found, order) for group in alike]
+    findings += _shared(found, alike, order)
+    doubtful = {name for finding in findings if finding.severity == "error" for name in finding.names}
+    placed = [item for item in found if item.whole and item.name not in doubtful]
+    return findings + _out_of_place(placed)
+
+
+def _alike(found: Sequence[Inspected]) -> list[list[Inspected]]:
+    """Groups of checkpoints whose shards all have the same content."""
+    groups: dict[tuple[str, ...], list[Inspected]] = {}
+    for item in found:
+        if item.whole:
+            groups.setdefault(item.contents, []).append(item)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _duplicate(group: Sequence[Inspected], found: Sequence[Inspected], order: Sequence[str]) -> Finding:
+    names = [item.name for item in group]
+    files = f"{len(group[0].shards)} files" if len(group[0].shards) > 1 else group[0].shards[0].name
+    found_ = f"the same {files} (SHA-256 {group[0].contents[0][:12]})"
+    if group[-1] is found[-1]:
+        early = names[:-1]
+        expected = f"other weights than those of {names[-1]}, the last checkpoint"
+        where = runs(early, order)
+        return Finding("error", "late-weights", where, expected, found_, COPIES, tuple(early))
+    where, expected = runs(names, order), "weights of their own"
+    found_ += _which(group, found)
+    return Finding("error", "duplicate-weights", where, expected, found_, COPIES, tuple(names))
+
+
+def _shared(
+    found: Sequence[Inspected], alike: Sequence[Sequence[Inspected]], order: Sequence[str]
+) -> list[Finding]:
+    """Single shards that checkpoints share whose other shards differ."""
+    copies = {item.name for group in alike for item in group[:-1]}
+    several = [item for item in found if len(item.shards) > 1 and item.name not in copies]
+    holders: dict[str, list[Inspected]] = {}
+    for item in several:
+        for content in dict.fromkeys(item.contents):
+            holders.setdefault(content, []).append(item)
+    findings = []
+    for content, group in holders.items():
+        if len(group) > 1:
+            frozen = len(group) > max(2, FROZEN_SHARE * len(several))
+            findings.append(_shared_shard(content, group, found, order, frozen))
+    return findings
+
+
+def _shared_shard(
+    content: str, group: Sequence[Inspected], found: Sequence[Inspected], order: Sequence[str], frozen: bool
+) -> Finding:
+    shard = next(shard.name for shard in group[0].shards if shard.content == content)
+    names, found_ = [item.name for item in group], f"the same content (SHA-256 {content[:12]})"
+    expected = "a shard of each checkpoint's own"
+    if frozen:
+        where, advice = f"{runs(names, order)}: {shard}", "it seems to hold what was not trained"
+        return Finding("note", "shard-frozen", where, expected, found_, advice, tuple(names))
+    if group[-1] is found[-1]:
+        found_ += f" as in {names[-1]}, the last checkpoint"
+        names = names[:-1]
+    elif content == group[0].shards[0].content:
+        found_ += _which(group, found)
+    where = f"{runs(names, order)}: {shard}"
+    advice = "upload the checkpoint's own shard; it mixes two states of the model"
+    return Finding("error", "shard-shared", where, expected, found_, advice, tuple(names))
+
+
+def _which(group: Sequence[Inspected], found: Sequence[Inspected]) -> str:
+    """Which of several equal ones is at its place, if its neighbours tell."""
+    names = {item.name for item in group}
+    others = [item for item in found if item.whole and (item.name not in names or item is group[0])]
+    detours = []
+    for item in group:
+        line = sorted([i for i in others if i.name not in names] + [item], key=_index)
+        distances = _distances(line)
+        detours.append(np.inf if distances is None else _own(distances)[line.index(item)])
+    best = int(np.argmin(detours))
+    rest = np.delete(np.array(detours), best)
+    if not np.isfinite(detours[best]) or rest.min() <= CLEAR * detours[best]:
+        return "; which of them is right, its neighbours do not tell"
+    return f"; it fits {group[best].name} by its neighbours"
+
+
+def _index(item: Inspected) -> int:
+    return item.checkpoint.index
+
+
+def _out_of_place(placed: Sequence[Inspected]) -> list[Finding]:
+    """Checkpoints through whose own place the way is much longer than through another."""
+    distances = _distances(placed)
+    if distances is None:
+        return []
+    own, elsewhere = _own(distances), [_elsewhere(distances, i) for i in range(len(placed))]
+    least = ROUNDING * float(distances.max())
+    odd = [i for i, (cost, _) in enumerate(elsewhere) if own[i] > CLEAR * cost + least]
+    if len(odd) > max(2, len(placed) // 3):
+        return []  # steps of training that leap about show no order
+    findings = []
+    for i in odd:
+        at = elsewhere[i][1]
+        line = [item.name for j, item in enumerate(placed) if j != i]
+        if at in (0, len(line)):
+            belongs = f"before {line[0]}" if at == 0 else f"after {line[-1]}"
+        else:
+            belongs = f"between {line[at - 1]} and {line[at]}"
+        expected = "weights near those of its neighbours"
+        found = f"weights that belong {belongs}, by a few numbers of each"
+        advice = "see whether branches were swapped; --loss tells more"
+        name = placed[i].name
+        findings.append(Finding("error", "out-of-place", name, expected, found, advice, (name,)))
+    return findings
+
+
+def _distances(items: Sequence[Inspected]) -> Matrix | None:
+    """Distance of every two checkpoints by their samples; None where they are not to be compared."""
+    if len(items) < FEWEST or not all(item.sample for item in items):
+        return None
+    shapes = [tuple((name, len(vector)) for name, vector in item.sample.items()) for item in items]
+    if any(shape != common(shapes) for shape in shapes):
+        return None
+    points = np.array([np.concatenate(list(item.sample.values())) for item in items])
+    if not np.isfinite(points).all():
+        return None
+    points -= points.mean(axis=0)
+    squares = np.einsum("ij,ij->i", points, points)
+    distances: Matrix = np.sqrt(np.maximum(squares[:, None] + squares[None, :] - 2 * points @ points.T, 0.0))
+    return distances
+
+
+def _own(distances: Matrix) -> Matrix:
+    """How much longer the way is for going through each point at its own place."""
+    steps = np.diagonal(distances, 1)
+    past = np.diagonal(distances, 2)
+    return np.concatenate([steps[:1], steps[:-1] + steps[1:] - past, steps[-1:]])
+
+
+def _elsewhere(distances: Matrix, i: int) -> tuple[float, int]:
+    """(how much longer the way is through point i at the best other place, that place without it)."""
+    rest = np.delete(distances[i], i)
+    line = np.delete(np.delete(distances, i, 0), i, 1)
+    detours = np.concatenate([rest[:1], rest[:-1] + rest[1:] - np.diagonal(line, 1), rest[-1:]])
+    detours[i] = np.inf
+    best = int(np.argmin(detours))
+    return float(detours[best]), best
