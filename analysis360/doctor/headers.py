@@ -83,10 +83,14 @@ def read_sample(file: Bytes, header: Header) -> dict[str, Vector]:
     spans = []
     for name in chosen:
         dtype, shape, start = header.tensors[name]
-        first, numbers = header.start + start, int(prod(shape))
+        first, numbers = header.start + start, _count(shape)
         spans.append((first, first + ITEM[dtype] * min(NUMBERS, numbers)))
     bodies = file.read([span for span in spans if span[1] <= file.size])
     return {name: _numbers(body, header.tensors[name][0]) for name, body in zip(chosen, bodies, strict=False)}
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return prod(shape)
 
 
 def _chosen(header: Header) -> list[str]:
@@ -94,7 +98,7 @@ def _chosen(header: Header) -> list[str]:
     fit = [
         name
         for name, (dtype, shape, _) in sorted(header.tensors.items())
-        if len(shape) > 1 and prod(shape) and dtype in ITEM and not any(part in name for part in EMBEDDINGS)
+        if len(shape) > 1 and _count(shape) and dtype in ITEM and not any(part in name for part in EMBEDDINGS)
     ]
     return fit[:: max(1, -(-len(fit) // SAMPLES))]
 

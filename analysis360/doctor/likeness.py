@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from analysis360.doctor.findings import Finding, common, runs
 from analysis360.doctor.inspection import Inspected
 
-CLEAR = 2.0
+CLEAR = 1.5
 """How many times longer the way through a checkpoint's own place must be than through another."""
 FEWEST = 4
 """Checkpoints without which there is no order to speak of."""
@@ -122,25 +122,45 @@ def _out_of_place(placed: Sequence[Inspected]) -> list[Finding]:
     distances = _distances(placed)
     if distances is None:
         return []
-    own, elsewhere = _own(distances), [_elsewhere(distances, i) for i in range(len(placed))]
-    least = ROUNDING * float(distances.max())
-    odd = [i for i, (cost, _) in enumerate(elsewhere) if own[i] > CLEAR * cost + least]
-    if len(odd) > max(2, len(placed) // 3):
+    most = max(2, len(placed) // 4)
+    moved = _moved(distances, most)
+    if len(moved) > most:
         return []  # steps of training that leap about show no order
-    findings = []
-    for i in odd:
-        at = elsewhere[i][1]
-        line = [item.name for j, item in enumerate(placed) if j != i]
-        if at in (0, len(line)):
-            belongs = f"before {line[0]}" if at == 0 else f"after {line[-1]}"
-        else:
-            belongs = f"between {line[at - 1]} and {line[at]}"
-        expected = "weights near those of its neighbours"
-        found = f"weights that belong {belongs}, by a few numbers of each"
-        advice = "see whether branches were swapped; --loss tells more"
-        name = placed[i].name
-        findings.append(Finding("error", "out-of-place", name, expected, found, advice, (name,)))
-    return findings
+    line = [i for i in range(len(placed)) if i not in moved]
+    order = [item.name for item in placed]
+    return [_misplaced(i, _best(distances, i, line)[1], line, order) for i in sorted(moved)]
+
+
+def _moved(distances: Matrix, most: int) -> set[int]:
+    """Points to take out, the one that is most in the way first, until all others are at their places.
+
+    No more than one above `most`.
+    """
+    line, moved = list(range(len(distances))), set[int]()
+    least = ROUNDING * float(distances.max())
+    while len(line) >= FEWEST and len(moved) <= most:
+        own = _own(distances[np.ix_(line, line)])
+        best = np.array([_best(distances, i, line)[0] for i in line])
+        gain = np.where(own > CLEAR * best + least, own - best, 0.0)
+        if not gain.any():
+            break
+        moved.add(line.pop(int(np.argmax(gain))))
+    return moved
+
+
+def _misplaced(i: int, at: int, line: Sequence[int], order: Sequence[str]) -> Finding:
+    names = [order[i]]
+    if at in (0, len(line)):
+        belongs = f"before {order[line[0]]}" if at == 0 else f"after {order[line[-1]]}"
+    else:
+        belongs = f"between {order[line[at - 1]]} and {order[line[at]]}"
+    partner = {line[at - 1]: 1, line[at % len(line)]: -1}  # next to it: one move is an exchange of two
+    names += [order[j] for j, step in partner.items() if j - i == step]
+    expected = "weights near those of its neighbours"
+    found = f"{order[i]} holds weights that belong {belongs}, by a few numbers of each"
+    advice = "see whether branches were swapped; --loss tells more"
+    where = " and ".join(sorted(names, key=order.index))
+    return Finding("error", "out-of-place", where, expected, found, advice, tuple(names))
 
 
 def _distances(items: Sequence[Inspected]) -> Matrix | None:
@@ -166,11 +186,15 @@ def _own(distances: Matrix) -> Matrix:
     return np.concatenate([steps[:1], steps[:-1] + steps[1:] - past, steps[-1:]])
 
 
-def _elsewhere(distances: Matrix, i: int) -> tuple[float, int]:
-    """(how much longer the way is through point i at the best other place, that place without it)."""
-    rest = np.delete(distances[i], i)
-    line = np.delete(np.delete(distances, i, 0), i, 1)
-    detours = np.concatenate([rest[:1], rest[:-1] + rest[1:] - np.diagonal(line, 1), rest[-1:]])
-    detours[i] = np.inf
-    best = int(np.argmin(detours))
-    return float(detours[best]), best
+def _best(distances: Matrix, i: int, line: Sequence[int]) -> tuple[float, int]:
+    """How much longer the way along a line is for going through point i at the best place but its own.
+
+    With that place, counted in the line without the point.
+    """
+    rest = [j for j in line if j != i]
+    to, steps = distances[i, rest], distances[rest[:-1], rest[1:]]
+    detours = np.concatenate([to[:1], to[:-1] + to[1:] - steps, to[-1:]])
+    if i in line:
+        detours[line.index(i)] = np.inf
+    at = int(np.argmin(detours))
+    return float(detours[at]), at

@@ -21,8 +21,8 @@ APART = 8
 STRANGERS = 4
 """Chunks not yet seen that each pair of checkpoints is compared on."""
 TOKENS = 64
-"""Ids of a row that are scored, where the release does not say how long its rows are."""
-LONGEST = 256
+"""Ids of a row that are read, where the release does not say how long its rows are."""
+LONGEST = 128
 Losses = dict[tuple[int, str], NDArray[np.float64]]
 
 

@@ -65,6 +65,7 @@ class Loopback:
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         self.endpoint = f"http://{shown}:{self.port}"
         """What to give as HF_ENDPOINT."""
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="loopback-hub", daemon=True)
 
     @property
@@ -80,7 +81,7 @@ class Loopback:
         self._thread.start()
         waited = threading.Event()
         for _ in range(int(STARTED_SECONDS / 0.01)):
-            if self._server.started or not self._thread.is_alive():
+            if self._server.started or self._ended.is_set():
                 break
             waited.wait(0.01)
         if not self._server.started:
@@ -92,17 +93,21 @@ class Loopback:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.should_exit = True
+        self._ended.wait()
         self._thread.join()
         self._socket.close()
         self.source.close()
 
     def wait(self) -> None:
         """Until the server ends or KeyboardInterrupt."""
-        while self._thread.is_alive():
-            self._thread.join(0.5)
+        while not self._ended.wait(0.5):  # no join: interrupted, it would take the thread for ended
+            pass
 
     def _run(self) -> None:
-        self._server.run(sockets=[self._socket])
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._ended.set()
 
 
 def serve(folder: Path, host: str = "127.0.0.1", port: int = 8360) -> None:

@@ -31,7 +31,7 @@ MESSAGE_CHARACTERS = 100_000
 async def create(call: Call, store: Store) -> Response:
     """A new repository; 409 with its address where it exists."""
     asked = await call.json()
-    kind = {None: "models", "model": "models", "dataset": "datasets"}.get(asked.get("type"))
+    kind = {"None": "models", "model": "models", "dataset": "datasets"}.get(str(asked.get("type")))
     if kind is None:
         raise bad_request("type: expected model or dataset")
     namespace = asked.get("organization") or call.caller.user or "local"
