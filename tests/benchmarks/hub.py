@@ -25,7 +25,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 SHAPE = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}
 VOCABULARY = 2048
-SEQUENCES, CHUNKS, ROW_TOKENS = 128, 4, 129
+SEQUENCES, CHUNKS, ROW_TOKENS = 64, 4, 129
 
 
 def make(folder: Path, checkpoints: int) -> None:

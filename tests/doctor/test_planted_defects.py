@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from huggingface_hub import HfApi
 from releases import SHARDS, WIDE, checkpoint, chunk, release, write_checkpoint, write_json
-from small_series import small, write_rows
+from small_series import write_rows
 
 from analysis360.doctor import Diagnosis, Finding, doctor
 from analysis360.hub.options import HubOptions
@@ -35,7 +35,7 @@ def mounted(folder: Path, cache: Path) -> Iterator[tuple[Loopback, HubOptions]]:
 def audited(folder: Path, way: str, cache: Path) -> Diagnosis:
     if way == "disk":
         return doctor(folder)
-    with mounted(folder, cache) as (hub, options):
+    with mounted(folder, cache) as (_, options):
         name = folder / "series.toml"
         return doctor(f"local/{'drift' if 'drift' in name.read_text() else 'small'}", hub=options)
 
@@ -288,6 +288,11 @@ def test_an_audit_downloads_no_weights(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
-def test_the_small_series_with_pythia_like_steps_keeps_its_dtype_and_order(tmp_path: Path) -> None:
-    folder = small(tmp_path / "five", checkpoints=5, chunks=5)
-    assert not doctor(folder).wrong
+def test_uneven_steps_are_in_place(clean: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "uneven"
+    shutil.copytree(clean, folder)
+    for i, step in enumerate((0, 1, 2, 4, 8, 16, 17, 40)):
+        write_checkpoint(checkpoint(folder, i), step)
+    assert not doctor(folder).findings
+    swap(folder, 4, 5)
+    assert kinds(doctor(folder).findings) == ["out-of-place"]
