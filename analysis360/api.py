@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from analysis360.engines import Engine, open_engine, resolve_kind
 from analysis360.errors import CheckpointError, SelectionError, StoreError
+from analysis360.hub.threads import in_threads
 from analysis360.panel import Panel, draw_panel
 from analysis360.results import MemorizationResult, mixed_provenance
 from analysis360.series import Checkpoint, Chunk, Series, open_series
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from analysis360.hub.options import HubOptions
 
 Item = TypeVar("Item")
+LISTS_AT_A_TIME = 16
+"""Checkpoints on a Hub whose lists of files are read at a time."""
 
 
 def memorization(
@@ -62,14 +65,7 @@ def memorization(
     series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
     kind = resolve_kind(engine) if compute or engine == "auto" else engine
     how = Settings(prompt_tokens, continuation_tokens, seed, _dtype(dtype, series), kind, compat)
-    if not str(out):
-        raise SelectionError("out: expected a folder for results, found nothing")
-    if sequences < 1:
-        raise SelectionError(f"sequences: expected at least 1, found {sequences}")
-    i, n = parse_shard(shard)
-    selected = series.select(ckpts)[i::n]
-    if not selected:
-        raise SelectionError(f"shard {shard} holds none of the selected checkpoints")
+    selected = _selected(series, ckpts, shard, sequences, out)
     store = Store(out, series.name)
     model = series.manifest.model
     blank = Memorization([], {}, how, model.eos_token_id, model.pad_token_id)
@@ -91,20 +87,47 @@ def memorization(
     report = Report()
     if compute:
         report = sweep(task, store, _opener(how, series.checkpoints[0]), progress=progress)
-    rows, parts = store.read(task)
     report.failures[:0] = failures
-    notes = [*series.notes, *_short(pieces, panels, sequences), *_incomplete(task, rows)]
-    notes += mixed_provenance(parts)
+    result = _result(series, selected, pieces, task, store, report)
+    result.notes[:0] = [*series.notes, *_short(pieces, panels, sequences)]
+    return result
+
+
+def _selected(
+    series: Series, ckpts: Selector, shard: str, sequences: int, out: str | Path
+) -> list[Checkpoint]:
+    """The checkpoints of this shard, the other arguments being sound. Raises SelectionError."""
+    if not str(out):
+        raise SelectionError("out: expected a folder for results, found nothing")
+    if sequences < 1:
+        raise SelectionError(f"sequences: expected at least 1, found {sequences}")
+    i, n = parse_shard(shard)
+    selected = series.select(ckpts)[i::n]
+    if not selected:
+        raise SelectionError(f"shard {shard} holds none of the selected checkpoints")
+    return selected
+
+
+def _result(
+    series: Series,
+    selected: list[Checkpoint],
+    pieces: list[Chunk],
+    task: Memorization,
+    store: Store,
+    report: Report,
+) -> MemorizationResult:
+    """What is stored of a task, and what to know of it. Raises the first failure, when all else is stored."""
+    rows, parts = store.read(task)
+    notes = [*_incomplete(task, rows), *mixed_provenance(parts)]
     if report.computed:
         notes += series.moved()
     report.traffic = [traffic.line() for traffic in series.traffic if traffic.requests]
-    result = MemorizationResult(series, selected, pieces, task, rows, parts, report, notes)
     if report.failures:
         first, more = report.failures[0], len(report.failures) - 1
         if more:
             first.add_note(f"and {more} more checkpoints; the others are stored")
         raise first
-    return result
+    return MemorizationResult(series, selected, pieces, task, rows, parts, report, notes)
 
 
 def _dtype(dtype: str | None, series: Series) -> str:
@@ -135,14 +158,23 @@ def _readable(
     checkpoints: Sequence[Checkpoint], progress: bool
 ) -> tuple[list[Checkpoint], list[CheckpointError]]:
     """Checkpoints whose files are there, and what is wrong with the others; all wrong raises the first."""
-    readable: list[Checkpoint] = []
-    failures: list[CheckpointError] = []
-    for checkpoint in _shown(checkpoints, "checkpoints", progress):
-        try:
-            _ = checkpoint.digest
-            readable.append(checkpoint)
-        except CheckpointError as error:
-            failures.append(error)
+    with tqdm(
+        total=len(checkpoints), desc="checkpoints", disable=None if progress else True, leave=False
+    ) as bar:
+
+        def wrong(checkpoint: Checkpoint) -> CheckpointError | None:
+            try:
+                _ = checkpoint.digest
+            except CheckpointError as error:
+                return error
+            finally:
+                bar.update()
+            return None
+
+        at_a_time = LISTS_AT_A_TIME if any(checkpoint.place.far for checkpoint in checkpoints) else 1
+        errors = in_threads(wrong, checkpoints, at_a_time)
+    readable = [checkpoint for checkpoint, error in zip(checkpoints, errors, strict=True) if error is None]
+    failures = [error for error in errors if error is not None]
     if not readable:
         raise failures[0]
     return readable, failures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,8 +60,8 @@ class MemorizationResult:
     parts: Sequence[dict[str, Any]]
     """Provenance of each part read."""
     report: Report
-    notes: Sequence[str] = ()
-    """What the reader should know: short chunks, mixed provenance."""
+    notes: list[str] = field(default_factory=list)
+    """What the reader should know: short chunks, mixed provenance, branches that moved."""
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -7,22 +7,24 @@ and `chunks` judge them; `standing` fills in the seven columns of the LLM360 pap
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analysis360.doctor.agreement import check_configs, check_loading, check_tokenizers, check_weights
+from analysis360.doctor.alignment import Alignment, align, alignment_findings
 from analysis360.doctor.checkpoints import check_files, check_listing
 from analysis360.doctor.chunks import check_chunks
 from analysis360.doctor.findings import Finding
-from analysis360.doctor.inspection import inspect
+from analysis360.doctor.inspection import Inspected, inspect
 from analysis360.doctor.likeness import check_likeness
 from analysis360.doctor.report import Diagnosis
 from analysis360.doctor.standing import Standing, standing_of
+from analysis360.errors import CheckpointError
 from analysis360.series import Series, open_series
 from analysis360.series.selectors import Selector
 
 if TYPE_CHECKING:
-    from analysis360.doctor.alignment import Alignment
     from analysis360.hub.options import HubOptions
 
 __all__ = ["Diagnosis", "Finding", "Standing", "doctor"]
@@ -52,18 +54,11 @@ def doctor(
     """
     series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
     found = inspect(series.checkpoints)
-    findings = [*check_listing(series, found), *check_files(found)]
-    broken = {name for finding in findings if finding.severity == "error" for name in finding.names}
-    findings += check_likeness(found)
-    findings += [*check_weights(found, broken), *check_configs(found), *check_tokenizers(found)]
-    findings += [*check_loading(found), *check_chunks(series)]
+    findings = [*_of_checkpoints(series, found), *check_chunks(series)]
     alignment: Alignment | None = None
     if loss:
-        from analysis360.doctor.alignment import align, alignment_findings
-
-        alignment = align(
-            series, ckpts=ckpts, engine=engine, sequences=sequences, seed=seed, progress=progress
-        )
+        options = {"engine": engine, "sequences": sequences, "seed": seed, "progress": progress}
+        alignment = _aligned(series, ckpts, options)
         findings += alignment_findings(series, alignment)
     bad = {name for finding in findings if finding.severity == "error" for name in finding.names}
     findings.sort(key=lambda finding: finding.severity != "error")
@@ -79,6 +74,20 @@ def doctor(
         remarks=_remarks(series),
         traffic=tuple(traffic.line() for traffic in series.traffic if traffic.requests),
     )
+
+
+def _of_checkpoints(series: Series, found: Sequence[Inspected]) -> list[Finding]:
+    findings = [*check_listing(series, found), *check_files(found)]
+    broken = {name for finding in findings if finding.severity == "error" for name in finding.names}
+    findings += [*check_likeness(found), *check_weights(found, broken)]
+    return [*findings, *check_configs(found), *check_tokenizers(found), *check_loading(found)]
+
+
+def _aligned(series: Series, ckpts: Selector | None, options: Mapping[str, Any]) -> Alignment:
+    try:
+        return align(series, ckpts=ckpts, **options)
+    except CheckpointError as error:  # of the first checkpoint, which says what the model is
+        return Alignment(None, str(error))
 
 
 def _remarks(series: Series) -> tuple[str, ...]:

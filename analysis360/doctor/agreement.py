@@ -114,9 +114,13 @@ def check_configs(found: Sequence[Inspected]) -> list[Finding]:
         }
         for value, names in apart(values).items():
             usual = common(values.values())
-            expected = f"{key} = {_short(usual)}, as in {sum(v == usual for v in values.values())} others"
+            expected = (
+                f"{printable(key)} = {_short(usual)}, as in {sum(v == usual for v in values.values())} others"
+            )
             advice = "a checkpoint of another model, or a config uploaded by mistake"
-            finding = _error("config-differs", names, order, expected, f"{key} = {_short(value)}", advice)
+            finding = _error(
+                "config-differs", names, order, expected, f"{printable(key)} = {_short(value)}", advice
+            )
             findings.append(_loosened(finding) if key in LOOSE else finding)
     return findings
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis360.doctor.findings import Finding
-from analysis360.doctor.losses import APART, Losses, Pair, pairs_of, read_losses
+from analysis360.doctor.losses import APART, Losses, Pair, around_first, pairs_of, read_losses
 from analysis360.errors import SelectionError
 from analysis360.series import Chunk, Series
 from analysis360.series.selectors import Selector
@@ -49,11 +49,11 @@ class Alignment:
     first: str = ""
     """The first checkpoint."""
     first_loss: float | None = None
-    """Its mean loss, nats a token."""
+    """Its mean loss on the chunk it knows best of those it may have been trained on last, nats a token."""
     chance: float = 0.0
     """log(vocabulary): the loss of a model that knows nothing."""
     failures: tuple[str, ...] = ()
-    """Checkpoints that could not be loaded."""
+    """Checkpoints that could not be loaded and chunks whose rows could not be read."""
 
     @property
     def untrained(self) -> bool | None:
@@ -70,7 +70,7 @@ def align(
     if sequences < 1:
         raise SelectionError(f"sequences: expected at least 1, found {sequences}")
     pairs = _chosen(series, ckpts)
-    wanted: dict[int, dict[str, Chunk]] = {0: {chunk.name: chunk for chunk in _at_first(series, pairs)}}
+    wanted: dict[int, dict[str, Chunk]] = {0: {chunk.name: chunk for chunk in around_first(series)}}
     for pair in pairs:
         for i in (pair.later - 1, pair.later):
             wanted.setdefault(i, {}).update({c.name: c for c in [*pair.near.values(), *pair.strangers]})
@@ -84,7 +84,7 @@ def align(
         **{
             **vars(judged),
             "first": series.checkpoints[0].name,
-            "first_loss": float(np.mean(first)) if first else None,
+            "first_loss": float(min(first)) if first else None,
             "chance": float(np.log(series.vocabulary)),
             "failures": tuple(failures),
         }
@@ -98,11 +98,6 @@ def _chosen(series: Series, ckpts: Selector | None) -> list[Pair]:
     pairs = pairs_of(series, range(len(series.checkpoints)))
     picked = np.linspace(0, len(pairs) - 1, min(PAIRS, len(pairs))).round().astype(int)
     return [pairs[i] for i in picked]
-
-
-def _at_first(series: Series, pairs: Sequence[Pair]) -> list[Chunk]:
-    """Chunks to read under the first checkpoint: those of the last pair, which it had not seen."""
-    return list(pairs[-1].strangers) if pairs else list((series.held_out or series.chunks[-1:])[:1])
 
 
 def judge(series: Series, pairs: Sequence[Pair], losses: Losses, seed: int = 0) -> Alignment:
@@ -187,7 +182,9 @@ def alignment_findings(series: Series, alignment: Alignment) -> list[Finding]:
         advice = "correct `first`, `offset` or `order` in the manifest by as much"
         findings.append(Finding("error", "misaligned", series.name, expected, found, advice))
     findings += [
-        Finding("error", "unloadable", series.name, "weights that load", failure, "upload them again")
+        Finding(
+            "error", "unscored", series.name, "weights and rows that can be read", failure, "upload it again"
+        )
         for failure in alignment.failures
     ]
     return findings + _first(series, alignment)

@@ -123,7 +123,7 @@ def _same(group: Sequence[Chunk], order: Sequence[str]) -> Finding:
             "text that was never trained on",
             f"{', '.join(apart)}: the content of a trained chunk",
         )
-        return Finding("error", "held-out-trained", where, expected, found, advice, tuple(names))
+        return Finding("error", "held-out-trained", where, expected, found, advice, tuple(apart))
     return Finding(
         "error", "duplicate-chunk", where, "data of its own", "the same content", COPY, tuple(names)
     )

@@ -79,14 +79,15 @@ def _tensor(entry: Any) -> tuple[str, tuple[int, ...], int]:
 
 def read_sample(file: Bytes, header: Header) -> dict[str, Vector]:
     """The first numbers of a few matrices, by name: enough to see how far apart two states of a model are."""
-    chosen = _chosen(header)
-    spans = []
-    for name in chosen:
-        dtype, shape, start = header.tensors[name]
-        first, numbers = header.start + start, _count(shape)
-        spans.append((first, first + ITEM[dtype] * min(NUMBERS, numbers)))
-    bodies = file.read([span for span in spans if span[1] <= file.size])
-    return {name: _numbers(body, header.tensors[name][0]) for name, body in zip(chosen, bodies, strict=False)}
+    spans = {}
+    for name in _chosen(header):
+        dtype, shape, offset = header.tensors[name]
+        first = header.start + offset
+        last = first + ITEM[dtype] * min(NUMBERS, _count(shape))
+        if last <= file.size:
+            spans[name] = (first, last)
+    bodies = file.read(list(spans.values()))
+    return {name: _numbers(body, header.tensors[name][0]) for name, body in zip(spans, bodies, strict=True)}
 
 
 def _count(shape: tuple[int, ...]) -> int:

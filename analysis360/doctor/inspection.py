@@ -42,7 +42,7 @@ class Shard:
     """What names its content: SHA-256, or git's name of a file that is kept in git."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inspected:
     """What the files of a checkpoint show without its weights."""
 

@@ -99,17 +99,21 @@ def _shared_shard(
 
 def _which(group: Sequence[Inspected], found: Sequence[Inspected]) -> str:
     """Which of several equal ones is at its place, if its neighbours tell."""
+    unclear = "; which of them is right, its neighbours do not tell"
     names = {item.name for item in group}
-    others = [item for item in found if item.whole and (item.name not in names or item is group[0])]
+    comparable = _comparable([item for item in found if item.whole])
+    if not all(item in comparable for item in group):
+        return unclear
+    others = [item for item in comparable if item.name not in names]
+    if len(others) < FEWEST - 1:
+        return unclear
     detours = []
     for item in group:
-        line = sorted([i for i in others if i.name not in names] + [item], key=_index)
-        distances = _distances(line)
-        detours.append(np.inf if distances is None else _own(distances)[line.index(item)])
+        line = sorted([*others, item], key=_index)
+        detours.append(_own(_distances(line))[line.index(item)])
     best = int(np.argmin(detours))
-    rest = np.delete(np.array(detours), best)
-    if not np.isfinite(detours[best]) or rest.min() <= CLEAR * detours[best]:
-        return "; which of them is right, its neighbours do not tell"
+    if min(np.delete(detours, best)) <= CLEAR * detours[best]:
+        return unclear
     return f"; it fits {group[best].name} by its neighbours"
 
 
@@ -119,9 +123,10 @@ def _index(item: Inspected) -> int:
 
 def _out_of_place(placed: Sequence[Inspected]) -> list[Finding]:
     """Checkpoints through whose own place the way is much longer than through another."""
-    distances = _distances(placed)
-    if distances is None:
+    placed = _comparable(placed)
+    if len(placed) < FEWEST:
         return []
+    distances = _distances(placed)
     most = max(2, len(placed) // 4)
     moved = _moved(distances, most)
     if len(moved) > most:
@@ -154,8 +159,9 @@ def _misplaced(i: int, at: int, line: Sequence[int], order: Sequence[str]) -> Fi
         belongs = f"before {order[line[0]]}" if at == 0 else f"after {order[line[-1]]}"
     else:
         belongs = f"between {order[line[at - 1]]} and {order[line[at]]}"
-    partner = {line[at - 1]: 1, line[at % len(line)]: -1}  # next to it: one move is an exchange of two
-    names += [order[j] for j, step in partner.items() if j - i == step]
+    # one move past a neighbour is an exchange of the two
+    names += [order[j] for j in line[max(at - 1, 0) : at] if j == i + 1]
+    names += [order[j] for j in line[at : at + 1] if j == i - 1]
     expected = "weights near those of its neighbours"
     found = f"{order[i]} holds weights that belong {belongs}, by a few numbers of each"
     advice = "see whether branches were swapped; --loss tells more"
@@ -163,16 +169,19 @@ def _misplaced(i: int, at: int, line: Sequence[int], order: Sequence[str]) -> Fi
     return Finding("error", "out-of-place", where, expected, found, advice, tuple(names))
 
 
-def _distances(items: Sequence[Inspected]) -> Matrix | None:
-    """Distance of every two checkpoints by their samples; None where they are not to be compared."""
-    if len(items) < FEWEST or not all(item.sample for item in items):
-        return None
+def _comparable(items: Sequence[Inspected]) -> list[Inspected]:
+    """Those of whose weights the same numbers were read as of most."""
     shapes = [tuple((name, len(vector)) for name, vector in item.sample.items()) for item in items]
-    if any(shape != common(shapes) for shape in shapes):
-        return None
+    finite = [all(np.isfinite(vector).all() for vector in item.sample.values()) for item in items]
+    usual = common(shapes) if shapes else ()
+    return [
+        item for item, shape, f in zip(items, shapes, finite, strict=True) if usual and shape == usual and f
+    ]
+
+
+def _distances(items: Sequence[Inspected]) -> Matrix:
+    """Distance of every two checkpoints by their samples."""
     points = np.array([np.concatenate(list(item.sample.values())) for item in items])
-    if not np.isfinite(points).all():
-        return None
     points -= points.mean(axis=0)
     squares = np.einsum("ij,ij->i", points, points)
     distances: Matrix = np.sqrt(np.maximum(squares[:, None] + squares[None, :] - 2 * points @ points.T, 0.0))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from analysis360.engines import open_engine
-from analysis360.errors import CheckpointError
+from analysis360.errors import CheckpointError, DataError
 from analysis360.panel import Panel, draw_panel
 from analysis360.series import Chunk, Series
 
@@ -53,6 +53,13 @@ def pairs_of(series: Series, chosen: Iterable[int]) -> list[Pair]:
     return pairs
 
 
+def around_first(series: Series) -> list[Chunk]:
+    """Chunks that the first checkpoint may have been trained on last."""
+    order, position = _order(series), _positions(series)[0] or 0
+    near = order[max(0, position - 1 - WINDOW) : position + WINDOW]
+    return [chunk for chunk in near if chunk is not None]
+
+
 def _order(series: Series) -> list[Chunk | None]:
     """The chunk at each position of training: by the schedule, or by number where there is none."""
     order = series.exposure.order or tuple(range(len(series.chunks)))
@@ -83,15 +90,14 @@ def read_losses(
     seed: int,
     progress: bool,
 ) -> tuple[Losses, list[str]]:
-    """(checkpoint, chunk) -> [n] mean loss of each sequence, nats a token, and what could not be loaded.
+    """(checkpoint, chunk) -> [n] mean loss of each sequence, nats a token, and what could not be read.
 
-    Each checkpoint is fetched, scored and let go. Raises DataError, HubError, EngineError.
+    Each checkpoint is fetched, scored and let go. Raises CheckpointError where the first one has no
+    config, HubError, EngineError.
     """
-    chunks = {chunk.name: chunk for some in wanted.values() for chunk in some}
     width = _width(series)
-    panels = {name: _panel(series, chunk, width, sequences, seed) for name, chunk in chunks.items()}
+    panels, failures = _panels(series, wanted, width, sequences, seed)
     losses: Losses = {}
-    failures = []
     running = open_engine(engine, dtype=series.manifest.model.compute_dtype, max_tokens=width)
     try:
         for i in tqdm(sorted(wanted), desc="losses", disable=None if progress else True, leave=False):
@@ -103,7 +109,7 @@ def read_losses(
                 continue
             try:
                 running.load(checkpoint)
-                for chunk in wanted[i]:
+                for chunk in (chunk for chunk in wanted[i] if chunk.name in panels):
                     forced = running.forced(panels[chunk.name].ids, 1)
                     losses[i, chunk.name] = -forced.logprob.astype(np.float64).mean(axis=1)
             except CheckpointError as error:
@@ -121,6 +127,17 @@ def _width(series: Series) -> int:
     return min(width, window) if isinstance(window, int) else width
 
 
-def _panel(series: Series, chunk: Chunk, width: int, sequences: int, seed: int) -> Panel:
-    eos = series.manifest.model.eos_token_id
-    return draw_panel(chunk, n=sequences, width=width, seed=seed, vocabulary=series.vocabulary, eos=eos)
+def _panels(
+    series: Series, wanted: Mapping[int, Sequence[Chunk]], width: int, sequences: int, seed: int
+) -> tuple[dict[str, Panel], list[str]]:
+    """The panel of each chunk by its name, and what could not be read."""
+    eos, vocabulary = series.manifest.model.eos_token_id, series.vocabulary
+    panels, failures = {}, []
+    for name, chunk in {chunk.name: chunk for some in wanted.values() for chunk in some}.items():
+        try:
+            panels[name] = draw_panel(
+                chunk, n=sequences, width=width, seed=seed, vocabulary=vocabulary, eos=eos
+            )
+        except DataError as error:
+            failures.append(str(error))
+    return panels, failures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -126,15 +127,13 @@ def test_too_few_pairs_say_so(small_series: Path) -> None:
 
 
 def test_weights_that_do_not_load_are_named(learnt: Path, tmp_path: Path) -> None:
-    import shutil
-
     manifest(learnt, 0)
     folder = tmp_path / "broken"
     shutil.copytree(learnt, folder)
     file = folder / "checkpoints/ckpt_004/model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
     diagnosis = by_loss(folder, ckpts=":")
-    assert {finding.kind for finding in diagnosis.errors} == {"shard-truncated", "unloadable"}
+    assert {finding.kind for finding in diagnosis.errors} == {"shard-truncated", "unscored"}
     assert all("ckpt_004" in finding.where + finding.found for finding in diagnosis.errors)
     assert alignment_of(diagnosis).offset == 0
 
@@ -166,5 +165,5 @@ def test_a_planted_offset_is_found_among_noise(planted: int) -> None:
 @pytest.mark.parametrize("pairs", [4, 8, 24])
 def test_noise_alone_is_undetermined_as_often_as_promised(pairs: int) -> None:
     rng = np.random.default_rng(pairs)
-    named = sum(simulated(pairs, None, rng).offset is not None for _ in range(100))
-    assert named <= 5
+    named = sum(simulated(pairs, None, rng).offset is not None for _ in range(40))
+    assert named <= 3
