@@ -91,8 +91,12 @@ def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also fetch a few checkpoints, one by one, and test whether their numbers and those of the chunks agree",
     )
-    add("--engine", default="auto", choices=ENGINES, help="for --loss (%(default)s)")
     add("--quiet", action="store_true", help="no progress bar")
+    loss = parser.add_argument_group("with --loss").add_argument
+    loss("--ckpts", metavar="SELECTOR", help="checkpoints to compare; 8 pairs of neighbours if left out")
+    loss("--sequences", type=int, default=32, metavar="N", help="rows read of each chunk (%(default)s)")
+    loss("--seed", type=int, default=0, help="of the rows and the bootstrap (%(default)s)")
+    loss("--engine", default="auto", choices=ENGINES, help="(%(default)s)")
     _remote_arguments(parser)
     parser.set_defaults(run=_doctor)
 
@@ -222,7 +226,8 @@ def _series(parsed: argparse.Namespace) -> None:
 def _doctor(parsed: argparse.Namespace) -> int:
     from analysis360.doctor import doctor
 
-    how = {"loss": parsed.loss, "engine": parsed.engine, "progress": not parsed.quiet}
+    names = ("loss", "ckpts", "sequences", "seed", "engine")
+    how = {name: getattr(parsed, name) for name in names} | {"progress": not parsed.quiet}
     found = doctor(parsed.series, **how, **_hub_options(parsed))
     print(json.dumps(found.as_json(), indent=2) if parsed.json else found.table())
     return int(found.wrong)

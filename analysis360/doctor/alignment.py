@@ -174,7 +174,7 @@ def alignment_findings(series: Series, alignment: Alignment) -> list[Finding]:
     findings = []
     expected = "each checkpoint follows the chunk its manifest says"
     if alignment.offset is None:
-        advice = "read more rows (--sequences) or more checkpoints (--ckpts)"
+        advice = "read more rows (`sequences`) or more checkpoints (`ckpts`)"
         found = f"undetermined: {alignment.reason}"
         findings.append(Finding("note", "alignment-undetermined", series.name, expected, found, advice))
     elif alignment.offset:
