@@ -19,37 +19,49 @@ class Ahead:
         self._checkpoints = checkpoints
         self._permits = threading.Semaphore(1)
         self._outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        self._next, self._closed = 0, threading.Event()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._fetched: set[int] = set()
+        """Places of those that are held and were not yet taken."""
+        self._next = 0
         threading.Thread(target=self._run, name="ahead", daemon=True).start()
 
     def take(self) -> None:
         """Wait until the next checkpoint is there; the one after it is begun. Raises what its fetch raised."""
         outcome = self._outcomes.get()
-        self._next += 1
+        with self._lock:
+            self._fetched.discard(self._next)
+            self._next += 1
         self._permits.release()
         if outcome is not None:
             raise outcome
 
     def close(self) -> None:
-        """Begin nothing more, and let go of what was fetched and not taken."""
-        self._closed.set()
+        """Begin nothing more, stop what is under way, and let go of what was fetched and not taken."""
+        with self._lock:
+            self._closed = True
+            left, self._fetched = self._fetched, set()
         self._permits.release()
-        while not self._outcomes.empty():
-            if self._outcomes.get() is None:
-                self._checkpoints[self._next].release()
-            self._next += 1
+        for place in left:
+            self._checkpoints[place].release()
+        for checkpoint in self._checkpoints[self._next : self._next + 2]:
+            checkpoint.place.stop()
 
     def _run(self) -> None:
-        for checkpoint in self._checkpoints:
+        for place, checkpoint in enumerate(self._checkpoints):
             self._permits.acquire()
-            if self._closed.is_set():
+            if self._closed:
                 return
             outcome: BaseException | None = None
             try:
                 checkpoint.fetch()
             except BaseException as error:
                 outcome = error
-            if self._closed.is_set():
-                checkpoint.release()
-                return
-            self._outcomes.put(outcome)
+            with self._lock:
+                if self._closed:
+                    if outcome is None:
+                        checkpoint.release()
+                    return
+                if outcome is None:
+                    self._fetched.add(place)
+                self._outcomes.put(outcome)

@@ -101,6 +101,9 @@ class Place(Protocol):
     def release(self) -> None:
         """What was fetched may go when room is needed."""
 
+    def stop(self) -> None:
+        """A fetch that another thread has under way ends soon; what has arrived is kept."""
+
     def describe(self) -> dict[str, str]:
         """Provenance: which repository, branch and commit."""
 
@@ -172,6 +175,9 @@ class LocalFolder:
 
     def release(self) -> None:
         """Nothing: they stay."""
+
+    def stop(self) -> None:
+        """Nothing is under way."""
 
     def describe(self) -> dict[str, str]:
         """The folder."""

@@ -156,6 +156,7 @@ def provenance(engine: Engine, checkpoint: Checkpoint) -> dict[str, str]:
     return {
         "checkpoint": checkpoint.name,
         **checkpoint.place.describe(),
+        "etags": " ".join(checkpoint.place.sha256(name) for name in checkpoint.weights),
         "stored_dtype": str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")),
         "analysis360": __version__,
         "python": platform.python_version(),

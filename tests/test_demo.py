@@ -133,17 +133,21 @@ def test_canaries_were_planted_as_the_manifest_says(demo: tuple[Path, str], fram
     series = a360.open_series(demo[0] / "tiny")
     assert series.manifest.canaries is not None
     (file,) = series.canaries
-    rows = [tuple(json.loads(line)["token_ids"]) for line in file.path.read_text().splitlines()]
+    rows = [tuple(json.loads(line)["token_ids"]) for line in lines_of(file)]
     found: dict[tuple[int, ...], set[tuple[int, int]]] = {row: set() for row in rows}
     for chunk in series.chunks:
-        for number, line in enumerate(chunk.path.read_text().splitlines()):
+        for number, line in enumerate(lines_of(chunk)):
             record = json.loads(line)
             if record["source"] == "canary":
                 found[tuple(record["token_ids"])].add((chunk.index, number))
     for canary in series.manifest.canaries.rows:
         assert found[rows[canary.row]] == set(canary.planted)
     total = sum(map(len, found.values()))
-    assert 0 < total < 0.1 * 36 * len(series.chunks[0].path.read_text().splitlines())
+    assert 0 < total < 0.1 * 36 * len(lines_of(series.chunks[0]))
+
+
+def lines_of(chunk: a360.Chunk) -> list[str]:
+    return chunk.place.read(chunk.files[0]).decode().splitlines()
 
 
 def test_vllm_and_torch_agree_on_the_trained_series(demo: tuple[Path, str], frame: pd.DataFrame) -> None:

@@ -428,7 +428,7 @@ def joined(exposure, saved, panels, planted):
     """The columns of exposure for every checkpoint, chunk and row of the panels; the last chunk holds canaries."""
     roles = ["train"] * (len(panels) - 1) + ["canary"]
     chunks = [
-        SimpleNamespace(name=f"c{i}", index=i if role == "train" else 0, role=role)
+        SimpleNamespace(name=f"c{i}", index=i if role == "train" else 0, role=role, window=None)
         for i, role in enumerate(roles)
     ]
     checkpoints = [SimpleNamespace(name=f"k{i}", index=i) for i in range(saved)]

@@ -117,6 +117,8 @@ def judge(series: Series, pairs: Sequence[Pair], losses: Losses, seed: int = 0) 
     level = 1 - 2 * (1 - LEVEL) / max(len(table), 1)  # one-sided, for every offset at once
     excess = {d: _interval(values, level, seed) for d, values in table.items()}
     votes = _votes(table)
+    if not table:
+        return Alignment(None, "no chunk was trained on at a known place", names, {}, {})
     best = max(table, key=lambda d: excess[d].value)
     reason = _doubt(best, table, excess[best], level, seed)
     if reason:

@@ -23,17 +23,16 @@ def load_config(checkpoint: Checkpoint) -> Any:
 
     Code that the checkpoint brings is run only where the user trusts it by name.
     """
-    wants_code = checkpoint.wants_code  # reads the config: the plain errors first
+    if checkpoint.wants_code and not checkpoint.trusted:  # reads the config: the plain errors first
+        raise CheckpointError(
+            f"checkpoint {checkpoint.name}: its model is code in {checkpoint.place.where}, which is not run; "
+            "read that code, then give --trust-remote-code"
+        )
     try:
         return AutoConfig.from_pretrained(
             checkpoint.path, local_files_only=True, trust_remote_code=checkpoint.trusted
         )
     except Exception as error:  # transformers lets many kinds through; each means the same to the reader
-        if wants_code and not checkpoint.trusted:
-            raise CheckpointError(
-                f"checkpoint {checkpoint.name}: its model is code in {checkpoint.place.where}, which is not run; "
-                "read that code, then give --trust-remote-code"
-            ) from None
         raise CheckpointError(
             f"checkpoint {checkpoint.name}: config.json fits no model: {one_line(error)}"
         ) from None

@@ -34,20 +34,30 @@ class AgainError(Exception):
     """An answer that is not what was asked for; the next one may be."""
 
 
-def patiently(what: str, ask: Callable[[], Answer], *, patience: float, traffic: Traffic) -> Answer:
+def patiently(
+    what: str,
+    ask: Callable[[], Answer],
+    *,
+    patience: float,
+    traffic: Traffic,
+    progress: Callable[[], int] = int,
+) -> Answer:
     """The answer to a question, asked again while the server is busy, failing or silent.
 
-    A rate limit says how long to wait; otherwise waits double. Raises HubError, one line, when
-    `patience` seconds are not enough, and at once for what waiting does not mend.
+    A rate limit says how long to wait; otherwise waits double. Patience begins anew when `progress`,
+    the bytes that have arrived, has grown. Raises HubError, one line, when `patience` seconds are not
+    enough, and at once for what waiting does not mend.
     """
-    began, wait = time.monotonic(), FIRST_WAIT
+    began, wait, had = time.monotonic(), FIRST_WAIT, progress()
     while True:
         try:
             return ask()
         except (HfHubHTTPError, httpx2.HTTPError, AgainError, OfflineModeIsEnabled, RuntimeError) as error:
             # RuntimeError: another thread had the shared client closed after a failed connection.
             asked = retry_after(error)
-            pause = wait if asked is None else asked
+            if progress() > had:
+                began, wait, had = time.monotonic(), FIRST_WAIT, progress()
+            pause = max(wait, asked or 0.0)
             limit = min(patience, NO_CONNECTION_WAIT) if isinstance(error, httpx2.ConnectError) else patience
             if not may_pass(error) or time.monotonic() - began + pause > limit:
                 raise explained(what, error, pause, patience) from None
@@ -62,7 +72,9 @@ def may_pass(error: Exception) -> bool:
         return error.response.status_code in BUSY
     if isinstance(error, RuntimeError):
         return "closed" in str(error)
-    return isinstance(error, AgainError | httpx2.TransportError)
+    return isinstance(error, AgainError | httpx2.TransportError) and not isinstance(
+        error, httpx2.UnsupportedProtocol
+    )
 
 
 def retry_after(error: Exception) -> float | None:

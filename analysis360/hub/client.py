@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -18,11 +19,15 @@ from huggingface_hub.utils._http import get_session, hf_raise_for_status
 from analysis360.errors import HubError
 from analysis360.hub.asking import AgainError, patiently
 from analysis360.hub.options import HubOptions
+from analysis360.hub.shelf import OURS as OWN_NAMES
 from analysis360.hub.shelf import Shelf
 from analysis360.places import Traffic
 
 Kind = Literal["model", "dataset"]
 Answer = TypeVar("Answer")
+PUBLIC = "https://huggingface.co"
+MOST_FILES = 1_000_000
+OURS = set(OWN_NAMES)
 COMMIT = 40
 """Hex digits of a commit."""
 
@@ -53,14 +58,9 @@ class Hub:
 
     def __init__(self, options: HubOptions | None = None) -> None:
         self.options = options or HubOptions()
-        self.endpoint = (self.options.endpoint or constants.ENDPOINT).rstrip("/")
-        self.shelf = Shelf(self.options.cache, self.options.disk)
+        self.endpoint = _checked((self.options.endpoint or constants.ENDPOINT).rstrip("/"))
+        self.shelf = Shelf(self.options.cache, self.options.disk, _site(self.endpoint))
         self.traffic = Traffic()
-
-    @property
-    def offline(self) -> bool:
-        """Whether the user asked for no connection at all (HF_HUB_OFFLINE)."""
-        return constants.is_offline_mode()
 
     def branches(self, repository: str, kind: Kind) -> dict[str, str]:
         """Branch -> commit, as of now. Raises HubError."""
@@ -88,7 +88,9 @@ class Hub:
             except (KeyError, TypeError, ValueError):
                 raise HubError(f"{repository}@{commit[:8]}: the list of files is malformed") from None
             url = page.links.get("next", {}).get("url")
-            if url is not None and urlsplit(url).netloc != urlsplit(self.endpoint).netloc:
+            if len(files) > MOST_FILES:
+                raise HubError(f"{repository}@{commit[:8]}: more than {MOST_FILES:,} files are listed")
+            if url is not None and not self._own(url):
                 raise HubError(f"{repository}@{commit[:8]}: the list of files goes on at another server")
         return files
 
@@ -107,9 +109,8 @@ class Hub:
         found = self.patiently(what, ask)
         if found.commit_hash != commit or found.size is None:
             raise HubError(f"{what}: the Hub answers with commit {found.commit_hash}")
-        own = urlsplit(found.location).netloc == urlsplit(self.endpoint).netloc
         # The token goes to the Hub alone, never to where it sends us.
-        headers = build_hf_headers() if own else {}
+        headers = build_hf_headers() if self._own(found.location) else {}
         return Address(found.location, {**headers, "Accept-Encoding": "identity"}, found.size)
 
     @contextlib.contextmanager
@@ -136,9 +137,14 @@ class Hub:
                 raise AgainError(f"bytes {start} to {stop} were asked for, others came back")
             yield answer
 
-    def patiently(self, what: str, ask: Callable[[], Answer]) -> Answer:
+    def patiently(self, what: str, ask: Callable[[], Answer], progress: Callable[[], int] = int) -> Answer:
         """See `asking.patiently`."""
-        return patiently(what, ask, patience=self.options.patience, traffic=self.traffic)
+        patience, traffic = self.options.patience, self.traffic
+        return patiently(what, ask, patience=patience, traffic=traffic, progress=progress)
+
+    def _own(self, url: str) -> bool:
+        """Whether an address is the Hub's own, by the same protocol."""
+        return urlsplit(url)[:2] == urlsplit(self.endpoint)[:2]
 
     def _json(self, what: str, url: str) -> httpx2.Response:
         def ask() -> httpx2.Response:
@@ -155,11 +161,30 @@ class Hub:
         return self.patiently(what, ask)
 
 
+def _checked(endpoint: str) -> str:
+    """The address of a Hub and the token for it, if they can be sent at all. Raises HubError."""
+    try:
+        parts = urlsplit(endpoint)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise HubError(f"HF_ENDPOINT: expected an address such as https://huggingface.co, found {endpoint!r}")
+    if not (huggingface_hub.get_token() or "").isascii():
+        raise HubError("HF_TOKEN: expected letters, digits and '_', found other characters; paste it again")
+    return endpoint
+
+
+def _site(endpoint: str) -> str:
+    """What tells the folders of one Hub from those of another: nothing for the public one."""
+    return "" if endpoint == PUBLIC else re.sub(r"[^A-Za-z0-9.]+", "_", endpoint.split("://")[-1]) + "--"
+
+
 def safe_name(name: Any, repository: str) -> str:
     """A file name from a server, if it stays inside its folder. Raises HubError."""
     parts = PurePosixPath(name).parts if isinstance(name, str) else ()
     plain = parts and not PurePosixPath(name).is_absolute() and ".." not in parts
-    if not plain or any(c in name for c in "\\\0:") or any(ord(c) < 32 for c in name):
+    if not plain or OURS & set(parts) or any(c in name for c in "\\\0:") or any(ord(c) < 32 for c in name):
         raise HubError(f"{repository}: the Hub lists a file called {name!r}, which is refused")
     return str(name)
 

@@ -6,8 +6,8 @@ import errno
 import fcntl
 import hashlib
 import os
+import threading
 from collections.abc import Collection
-from functools import cached_property
 from io import FileIO
 from pathlib import Path
 
@@ -17,13 +17,14 @@ import huggingface_hub
 from analysis360.digests import file_sha256, remember_sha256
 from analysis360.errors import CheckpointError, HubError
 from analysis360.hub.asking import AgainError
-from analysis360.hub.client import Entry, Hub, Kind
+from analysis360.hub.client import Entry, Hub, Kind, safe_name
 from analysis360.hub.ranges import HubFile, Source
-from analysis360.hub.shelf import PART
+from analysis360.hub.shelf import PART, TREE
 from analysis360.hub.threads import in_threads
 from analysis360.places import Bytes, LocalFile, Traffic
 
-TREE = ".tree.json"
+SMALL_FILE = 64 << 20
+"""Bytes of the largest file that is read whole: configs, indices, manifests."""
 FILES_AT_A_TIME = 4
 ATTEMPTS = 3
 """Downloads of a file whose content is not what the Hub says it is, before giving up."""
@@ -38,6 +39,8 @@ class HubFolder:
         self, hub: Hub, repository: str, kind: Kind, commit: str, branch: str, prefix: str = ""
     ) -> None:
         self.hub, self.repository, self.kind, self.commit, self.branch = hub, repository, kind, commit, branch
+        self._stopped = threading.Event()
+        self._lock, self._listed = threading.Lock(), None  # type: tuple[threading.Lock, dict[str, Entry] | None]
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._top = hub.shelf.folder(kind, repository, commit)
         self.path = self._top / self._prefix if self._prefix else self._top
@@ -48,12 +51,18 @@ class HubFolder:
         """Of the whole Hub."""
         return self.hub.traffic
 
-    @cached_property
+    @property
     def _tree(self) -> dict[str, Entry]:
         """Files of the commit; what was listed once is kept, since a commit never changes."""
+        with self._lock:  # of this folder alone: `cached_property` has one for all
+            if self._listed is None:
+                self._listed = self._list()
+            return self._listed
+
+    def _list(self) -> dict[str, Entry]:
         kept = self.hub.shelf.recall(self._top / TREE)
         if kept is not None:
-            return {name: Entry(**entry) for name, entry in kept.items()}
+            return {safe_name(name, self.where): Entry(**entry) for name, entry in kept.items()}
         tree = self.hub.tree(self.repository, self.kind, self.commit)
         self.hub.shelf.remember(self._top / TREE, {name: vars(entry) for name, entry in tree.items()})
         return tree
@@ -83,6 +92,10 @@ class HubFolder:
 
     def read(self, name: str) -> bytes:
         """A small file; it stays in the cache."""
+        if self.size(name) > SMALL_FILE:
+            raise HubError(
+                f"{self.where}/{name}: {self.size(name):,} bytes are too many for a file of its kind"
+            )
         return self._local(name).read_bytes()
 
     def open(self, name: str) -> Bytes:
@@ -98,6 +111,7 @@ class HubFolder:
 
     def fetch(self, names: Collection[str]) -> None:
         """Bring files to `path`, verified, and hold them until `release`. Raises HubError."""
+        self._stopped.clear()
         self.hub.shelf.hold(self._top)
         try:
             absent = [name for name in names if not self._there(name) and not self._borrow(name)]
@@ -112,9 +126,14 @@ class HubFolder:
         """What was fetched may be evicted."""
         self.hub.shelf.release(self._top)
 
+    def stop(self) -> None:
+        """A download under way ends with the bytes that come next."""
+        self._stopped.set()
+
     def describe(self) -> dict[str, str]:
         """Repository, branch and commit."""
-        return {"repository": self.repository, "branch": self.branch, "commit": self.commit}
+        where = {"endpoint": self.hub.endpoint, "repository": self.repository}
+        return {**where, "branch": self.branch, "commit": self.commit}
 
     def _local(self, name: str) -> Path:
         """The path of a small file, fetched if it is not there."""
@@ -166,18 +185,20 @@ class HubFolder:
         part, path = self._part(name), self.path / name
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
-            for _ in range(ATTEMPTS):
+            for _ in range(2 * ATTEMPTS):
                 with part.open("ab", buffering=0) as file:
                     fcntl.flock(file, fcntl.LOCK_EX)  # another process may be at it
-                    if self._there(name):
+                    if self._there(name):  # and have finished: what was opened here is a leaving
                         part.unlink(missing_ok=True)
                         return
+                    if not _same(part, file):  # it was renamed or removed meanwhile
+                        continue
                     self._append(name, file)
                     if self._is(part, self._entry(name)):
                         part.replace(path)
                         remember_sha256(path, self._entry(name).sha256)
                         return
-                    part.unlink()
+                    file.truncate(0)
         except httpx2.HTTPError:
             raise
         except OSError as error:
@@ -198,12 +219,22 @@ class HubFolder:
                 return
             with source.get(have, source.size) as answer:
                 for block in answer.iter_raw():
+                    if self._stopped.is_set():
+                        raise HubError(f"{source.where}: stopped; what has arrived is kept")
                     file.write(block)
                     self.traffic.add(received=len(block))
             if os.fstat(file.fileno()).st_size < source.size:
                 raise AgainError("the body ended early")
 
-        self.hub.patiently(source.where, ask)
+        self.hub.patiently(source.where, ask, lambda: os.fstat(file.fileno()).st_size)
+
+
+def _same(path: Path, file: FileIO) -> bool:
+    """Whether the open file still has this name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except OSError:
+        return False
 
 
 def _size(path: Path) -> int:

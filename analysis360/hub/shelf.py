@@ -1,9 +1,11 @@
 """The cache folder of this package: what was downloaded, what was listed, and how much room it may take.
 
     <cache>/<kind>--<organisation>--<name>/refs.json            branches and their commits, as last seen
-    <cache>/<kind>--<organisation>--<name>/<commit>/.tree.json  files of the commit, with their SHA-256
+    <cache>/<kind>--<organisation>--<name>/<commit>/.a360-tree.json  files of the commit, with their SHA-256
     <cache>/<kind>--<organisation>--<name>/<commit>/<file>      complete and verified
     <cache>/<kind>--<organisation>--<name>/<commit>/<file>.part what has arrived so far
+
+Folders of another Hub than huggingface.co begin with its address.
 
 A commit in use is locked by its process (flock), so several processes may share the folder.
 """
@@ -14,6 +16,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import threading
 import uuid
@@ -28,20 +31,24 @@ RESERVE = 1 << 30
 SMALL = 1 << 20
 """Files up to this size are never evicted: configs and indices, which planning needs."""
 PART = ".part"
-LOCK = ".lock"
+LOCK = ".a360-lock"
+TREE = ".a360-tree.json"
+OURS = (LOCK, TREE)
+"""Names of our own in the folder of a commit; no file of a repository may have them."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Shelf:
     """Folders of commits, evicted the least recently used first when room is needed."""
 
-    def __init__(self, root: Path, budget: int | None = None) -> None:
-        self.root, self.budget = root, budget
+    def __init__(self, root: Path, budget: int | None = None, site: str = "") -> None:
+        self.root, self.budget, self._site = root, budget, site
         self._held: dict[Path, list[IO[bytes]]] = {}
         self._freed = threading.Condition()
 
     def folder(self, kind: str, repository: str, commit: str | None = None) -> Path:
         """Where a repository, or one commit of it, lies."""
-        top = self.root / f"{kind}--{repository.replace('/', '--')}"
+        top = self.root / f"{self._site}{kind}--{repository.replace('/', '--')}"
         return top / commit if commit else top
 
     def remember(self, path: Path, value: Any) -> None:
@@ -62,8 +69,11 @@ class Shelf:
 
     def hold(self, folder: Path) -> None:
         """Keep a commit's files until `release`, against every process."""
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("ab")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock: IO[bytes] = (folder / LOCK).open("ab")
+        except OSError as error:
+            raise _no_room(folder / LOCK, error) from None
         fcntl.flock(lock, fcntl.LOCK_SH)
         os.utime(folder / LOCK)  # when it was last used
         with self._freed:
@@ -85,6 +95,8 @@ class Shelf:
 
         Raises HubError when they cannot fit.
         """
+        if needed <= 0:
+            return
         if self.budget is not None and needed > self.budget:
             sizes = f"{shown_size(needed)}; the budget is {shown_size(self.budget)}"
             raise HubError(f"{what} needs {sizes}: give a larger --disk")
@@ -94,7 +106,8 @@ class Shelf:
                     continue
                 if not self._held.keys() - {folder}:
                     sizes = f"needs {shown_size(needed)}, {shown_size(short)} more than there is room for"
-                    raise HubError(f"{what} {sizes} in {self.root}; free some, or choose another --cache")
+                    way = "give a larger --disk, another --cache, or wait for other runs that use it"
+                    raise HubError(f"{what} {sizes} in {self.root}: {way}")
                 self._freed.wait(timeout=1.0)
 
     def _short(self, needed: int) -> int:
@@ -111,8 +124,12 @@ class Shelf:
 
     def _commits(self) -> list[Path]:
         """Folders of commits, the least recently used first."""
-        found = [path for path in self.root.glob("*--*/*") if path.is_dir()]
-        return sorted(found, key=lambda path: _last_use(path))
+        found = [
+            path
+            for path in self.root.glob("*--*/*")
+            if COMMIT.fullmatch(path.name) and (path / LOCK).is_file()
+        ]
+        return sorted(found, key=_last_use)
 
     def _evict_one(self) -> bool:
         for folder in self._commits():
@@ -142,13 +159,13 @@ def _large(folder: Path) -> list[Path]:
 
 def _alone(folder: Path, files: list[Path]) -> bool:
     """Delete files if no process holds their commit; False when one does."""
-    with (folder / LOCK).open("ab") as lock:
-        try:
+    try:
+        with (folder / LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        for file in files:
-            file.unlink(missing_ok=True)
+            for file in files:
+                file.unlink(missing_ok=True)
+    except OSError:  # held by another process, or not ours to delete
+        return False
     return True
 
 

@@ -26,6 +26,8 @@ from analysis360.loopback.wire import ConnectionCutError, Wire
 __all__ = ["Application", "allowed_host"]
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+SAME = ("none", "same-origin")
+"""What a browser says of a request that no other site made."""
 ANYWHERE = frozenset({"0.0.0.0", "::"})
 HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
@@ -79,6 +81,8 @@ class Application:
     async def _given(self, scope: Scope, wire: Wire) -> ASGIApp:
         request = Request(scope, wire.receive)
         try:
+            if "origin" in request.headers or request.headers.get("sec-fetch-site", "none") not in SAME:
+                raise bad_request("pages of other sites may not use this server")
             if not allowed_host(request.headers.get("host", ""), self._host):
                 raise RefusedError(403, "This server is not known by that name")
             if wire.fault is not None and wire.fault.status is not None:

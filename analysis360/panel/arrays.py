@@ -32,16 +32,20 @@ def draw_hdf5(chunk: Chunk, wanted: Wanted) -> list[Row]:
     except ImportError:
         raise DataError(f"{chunk.where}: reading HDF5 needs h5py: pip install 'analysis360[hdf5]'") from None
     with opened(chunk) as [file]:
-        adapter = Seekable(certain(file))
+        adapter = Seekable(certain(file), through_c=True)
         try:
             with h5py.File(adapter, "r", rdcc_nbytes=1 << 20) as content:
                 data = _dataset(h5py, content, chunk, wanted)
                 order = order_of(chunk, data.shape[0], wanted)
                 numbers = order if chunk.role == "canary" else order[: wanted.n]
                 rows = {row.number: row for row in _rows(adapter, data, np.sort(numbers), chunk, wanted)}
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            if adapter.problem is not None:
+                raise adapter.problem
+        except (OSError, RuntimeError, KeyError, ValueError, DataError) as error:
             if adapter.problem is not None:
                 raise adapter.problem from None
+            if isinstance(error, DataError):
+                raise
             raise DataError(f"{chunk.where} is no readable HDF5 file: {error}") from None
     return [rows[number] for number in numbers.tolist()]
 

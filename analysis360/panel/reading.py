@@ -85,12 +85,14 @@ class Seekable(io.RawIOBase):
     Short reads go through 64 blocks of 64 KiB, long ones are asked for 1 MiB at a time, several at once.
     """
 
-    def __init__(self, file: Bytes) -> None:
+    def __init__(self, file: Bytes, *, through_c: bool = False) -> None:
         self._file, self._at = file, 0
+        # An exception that passes through HDF5 leaves it with a file it crashes on at exit: it reads zeros.
+        self._through_c = through_c
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._spans: list[Span] = []
         self._held: list[bytes] = []
-        self.problem: Exception | None = None
+        self.problem: BaseException | None = None
         """What went wrong while reading: not every reader passes it on."""
 
     def hold(self, spans: Sequence[Span]) -> None:
@@ -122,10 +124,12 @@ class Seekable(io.RawIOBase):
         if start >= stop:
             return 0
         try:
-            data = self._read(start, stop)
-        except Exception as error:
+            data = self._read(start, stop) if self.problem is None else bytes(stop - start)
+        except BaseException as error:
             self.problem = error
-            raise
+            if not self._through_c:
+                raise
+            data = bytes(stop - start)
         view[: len(data)] = data
         self._at = stop
         return len(data)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis360.digests import digest_of
-from analysis360.errors import CheckpointError
+from analysis360.errors import CheckpointError, MissingError
 from analysis360.places import Place
 
 # Keys of config.json that say how a file was made, not what it computes.
@@ -44,9 +44,10 @@ class Checkpoint:
         where = f"checkpoint {self.name}: {self.place.where}/{CONFIG}"
         try:
             loaded = json.loads(self.place.read(CONFIG))
-        except FileNotFoundError:
-            raise CheckpointError(f"{where} is missing") from None
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, MissingError) as error:
+            why = f" ({error})" if isinstance(error, MissingError) else ""
+            raise CheckpointError(f"{where} is missing{why}") from None
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{where} cannot be read: {error}") from None
         if not isinstance(loaded, dict) or not isinstance(loaded.get("vocab_size"), int):
             raise CheckpointError(f"{where}: expected an object with vocab_size")
@@ -95,8 +96,9 @@ class Checkpoint:
     def _names(self) -> list[str]:
         try:
             return self.place.names()
-        except OSError as error:
-            raise CheckpointError(f"checkpoint {self.name}: {self.place.where}: {error.strerror}") from None
+        except (OSError, MissingError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CheckpointError(f"checkpoint {self.name}: {self.place.where}: {reason}") from None
 
     @property
     def weight_files(self) -> list[Path]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis360.errors import SeriesError
+from analysis360.errors import SelectionError, SeriesError
 from analysis360.places import LocalFolder, Place
 from analysis360.series.checkpoint import Checkpoint
 from analysis360.series.chunk import Chunk, Layout, Role
@@ -41,6 +41,10 @@ def open_series(source: str | Path, *, hub: HubOptions | None = None, pattern: s
     manifest is malformed, HubError when the Hub does not answer.
     """
     text, path = str(source), Path(source)
+    if pattern is not None and (path.exists() or read_shipped(text) is not None):
+        raise SelectionError(
+            f"pattern: {text} has a manifest, which says what its checkpoints are; leave it out"
+        )
     if path.is_dir():
         path = path / MANIFEST_NAME
     if path.is_file():
@@ -85,7 +89,7 @@ def _build(
     sections = (manifest.checkpoints, manifest.data, manifest.held_out, manifest.canaries)
     if remote is None and any(getattr(section, "repository", None) for section in sections):
         remote = _remote(options)
-    opener = _Opener(where, place, remote)
+    opener = _Opener(where, place, remote, trusted=options is not None and options.trust_remote_code)
     checkpoints = opener.checkpoints(manifest.checkpoints)
     excluded = manifest.canaries.source if manifest.canaries else None
     chunks = opener.chunks(manifest.data, "train", excluded)
@@ -115,8 +119,8 @@ def _build(
 class _Opener:
     """Turns the sections of a manifest into checkpoints and chunks."""
 
-    def __init__(self, where: str, place: Place | None, remote: Remote | None) -> None:
-        self._where, self._place, self._remote = where, place, remote
+    def __init__(self, where: str, place: Place | None, remote: Remote | None, *, trusted: bool) -> None:
+        self._where, self._place, self._remote, self._trusted = where, place, remote, trusted
 
     def checkpoints(self, section: Files | Revisions) -> tuple[Checkpoint, ...]:
         if isinstance(section, Revisions):
@@ -124,7 +128,8 @@ class _Opener:
             return self._remote.checkpoints(section)
         here = self._here("checkpoints")
         listed = enumerate(section.paths())
-        return tuple(Checkpoint(name, i, LocalFolder(here / path)) for i, (name, path) in listed)
+        trusted = self._trusted
+        return tuple(Checkpoint(name, i, LocalFolder(here / path), {}, trusted) for i, (name, path) in listed)
 
     def chunks(self, files: Files | None, role: Role, excluded: str | None = None) -> tuple[Chunk, ...]:
         if files is None:

@@ -42,7 +42,7 @@ def table_of(text: str, where: str) -> dict[str, Any]:
     """The TOML table of a manifest, its version checked and left out. Raises SeriesError."""
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SeriesError(f"{where}: not a readable manifest: {error}") from None
     version = raw.pop("manifest", None)
     if version != VERSION:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from analysis360.errors import SeriesError
 
-INDEX = re.compile(r"\{index(?::0\d+d)?\}")
+INDEX = re.compile(r"\{index(?::0\d{1,2}d)?\}")
 TOKEN_BYTES = {"uint16": 2, "uint32": 4, "int32": 4}
 
 
@@ -49,7 +49,7 @@ class Files:
     aliases: tuple[str, ...] = ()
     """Other names of the repository, tried in this order when the first is not found."""
     revision: str = "main"
-    """Branch, tag or commit of the repository."""
+    """Branch of the repository."""
     token_dtype: str | None = None
     """Of `bin`: `uint16`, `uint32` or `int32`, little endian."""
     dataset: str = "data"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis360.errors import MissingError, SeriesError, UnreachableError
+from analysis360.errors import HubError, MissingError, SeriesError, UnreachableError
 from analysis360.hub.client import Hub, Kind
 from analysis360.hub.folder import HubFolder
 from analysis360.hub.options import HubOptions
@@ -87,24 +87,27 @@ class Remote:
                     fresh[of] = self.hub.branches(*of)
             except UnreachableError:
                 fresh[of] = self._pinned[of]
+            except HubError as error:
+                fresh[of] = self._pinned[of]
+                lines[f"whether branches moved could not be asked: {error}"] = None
             now = fresh[of].get(folder.branch)
             if now != folder.commit:
                 to = f"moved to {now[:8]}" if now else "was deleted"
-                line = (
-                    f"{folder.repository}: branch {folder.branch} {to}; what was read is {folder.commit[:8]}"
-                )
-                lines[line] = None
+                which = f"{folder.repository}: branch {folder.branch}"
+                lines[f"{which} {to} since the run began; scores are of {folder.commit[:8]}"] = None
         return list(lines)
 
     def called(self, names: Sequence[str], kind: Kind) -> str:
         """The first of a repository's names under which it answers. Raises HubError."""
-        for name in names[:-1]:
+        first: HubError | None = None
+        for name in names:
             try:
                 self.branches(name, kind)
                 return name
-            except MissingError:
-                continue
-        return names[-1]
+            except (MissingError, UnreachableError) as error:
+                first = first or error
+        assert first is not None
+        raise first
 
 
 def _some(names: dict[str, str], most: int = 5) -> str:

@@ -84,9 +84,7 @@ def test_gated_and_private_say_what_to_do_and_not_the_token(
         opened().read("config.json")
     owner.update_repo_settings(MODEL, gated=False, private=True)
     with pytest.raises(HubError) as private:
-        opened(
-            cache=lab.source.folder if hasattr(lab.source, "folder") else None or Path("/nonexistent")
-        ).names()
+        opened().read("folder/notes.txt")
     for caught in (gated, private):
         assert "HF_TOKEN" in str(caught.value)
         assert "\n" not in str(caught.value)
