@@ -40,7 +40,8 @@ class HubFolder:
     ) -> None:
         self.hub, self.repository, self.kind, self.commit, self.branch = hub, repository, kind, commit, branch
         self._stopped = threading.Event()
-        self._lock, self._listed = threading.Lock(), None  # type: tuple[threading.Lock, dict[str, Entry] | None]
+        self._lock = threading.Lock()
+        self._listed: dict[str, Entry] | None = None
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._top = hub.shelf.folder(kind, repository, commit)
         self.path = self._top / self._prefix if self._prefix else self._top
@@ -185,10 +186,11 @@ class HubFolder:
         part, path = self._part(name), self.path / name
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
-            for _ in range(2 * ATTEMPTS):
+            wrong = 0
+            while wrong < ATTEMPTS:
                 with part.open("ab", buffering=0) as file:
                     fcntl.flock(file, fcntl.LOCK_EX)  # another process may be at it
-                    if self._there(name):  # and have finished: what was opened here is a leaving
+                    if self._there(name):  # and have finished: what was opened here is new and empty
                         part.unlink(missing_ok=True)
                         return
                     if not _same(part, file):  # it was renamed or removed meanwhile
@@ -199,6 +201,7 @@ class HubFolder:
                         remember_sha256(path, self._entry(name).sha256)
                         return
                     file.truncate(0)
+                    wrong += 1
         except httpx2.HTTPError:
             raise
         except OSError as error:

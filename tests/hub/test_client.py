@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx2
 import pytest
 from huggingface_hub import HfApi
 from hypothesis import given
@@ -224,3 +225,32 @@ def test_threads_answer_in_order_and_stop_at_the_first_failure() -> None:
     with pytest.raises(ValueError, match="five"):
         in_threads(fails, range(10_000), 2)
     assert len(seen) < 10_000
+
+
+def test_the_token_goes_to_the_hub_alone_and_by_its_own_protocol(tmp_path: Path) -> None:
+    hub = Hub(HubOptions(cache=tmp_path, endpoint="https://hub.example"))
+    assert hub._own("https://hub.example/a/resolve/b")
+    assert not hub._own("http://hub.example/a/resolve/b")
+    assert not hub._own("https://cdn.example/a")
+    assert not hub._own("https://hub.example:8443/a")
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["hub.example", "http://", "http://[", "http://localhost:port", "ftp://x"]
+)
+def test_an_address_that_is_none_is_refused_at_once(tmp_path: Path, endpoint: str) -> None:
+    with pytest.raises(HubError, match=r"expected an address such as https://huggingface\.co"):
+        Hub(HubOptions(cache=tmp_path, endpoint=endpoint))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "evil.example"}],
+)
+def test_pages_of_other_sites_may_not_use_the_server(lab: Loopback, headers: dict[str, str]) -> None:
+    url = f"{lab.endpoint}/api/repos/create"
+    answer = httpx2.post(
+        url, content=b'{"name": "theirs"}', headers={"Content-Type": "text/plain", **headers}
+    )
+    assert answer.status_code in (400, 403, 421)
+    assert "theirs" not in str(list(lab.store.names("models")))

@@ -280,3 +280,53 @@ def test_without_a_server_the_line_says_so(tmp_path: Path) -> None:
     hub = Hub(HubOptions(cache=tmp_path, endpoint="http://127.0.0.1:9", patience=0.2))
     with pytest.raises(UnreachableError, match="no connection"):
         hub.branches(MODEL, "model")
+
+
+def test_what_is_not_ours_in_the_cache_folder_is_left_alone(
+    lab: Loopback, opened: Open, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "cache/models--LLM360--Amber/blobs/abc"
+    other = tmp_path / f"cache/my--project/{'0' * 40}/model.bin"
+    for path in (theirs, other):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(WEIGHTS)
+    folder = opened(disk=4_000_000)
+    folder.fetch(FILES)
+    assert theirs.read_bytes() == other.read_bytes() == WEIGHTS
+
+
+def test_with_nothing_to_fetch_nothing_is_evicted(
+    lab: Loopback, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = opened()
+    first.fetch(FILES)
+    first.release()
+    commit = upload(lab, {WEIGHT_FILE: WEIGHTS[::-1]})
+    second = HubFolder(first.hub, MODEL, "model", commit, "main")
+    second.fetch(FILES)
+    second.release()
+    monkeypatch.setattr("analysis360.hub.shelf.RESERVE", 1 << 60)  # as if the disk were full
+    second.fetch(FILES)
+    assert (first.path / WEIGHT_FILE).exists()
+
+
+def test_patience_begins_anew_with_every_byte(lab: Loopback, opened: Open) -> None:
+    lab.faults.bandwidth = 1_500_000
+    lab.faults.next(CDN, Fault(truncate=2_900_000))
+    folder = opened(patience=1.0)  # less than the two seconds of the transfer
+    folder.fetch(FILES)
+    assert (folder.path / WEIGHT_FILE).read_bytes() == WEIGHTS
+
+
+def test_two_at_one_file_do_not_disturb_each_other(lab: Loopback, opened: Open) -> None:
+    lab.faults.bandwidth = 6_000_000
+    lab.faults.next(CDN, Fault(flip=99))
+    folders = [opened(), opened()]
+    threads = [threading.Thread(target=folder.fetch, args=(FILES,)) for folder in folders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (folders[0].path / WEIGHT_FILE).read_bytes() == WEIGHTS
+    assert not list(folders[0].path.rglob("*.part"))
+    assert lab.counts.bytes["cdn"] == 2 * len(WEIGHTS), "the wrong one and the right one, for both"

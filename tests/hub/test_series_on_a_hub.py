@@ -319,3 +319,29 @@ class Config(LlamaConfig):
 class Model(LlamaForCausalLM):
     config_class = Config
 """
+
+
+def test_code_is_refused_whatever_the_type_of_the_model(small_series: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "series"
+    shutil.copytree(small_series, folder)
+    path = folder / "checkpoints/ckpt_000/config.json"
+    config = json.loads(path.read_text()) | {"auto_map": {"AutoModelForCausalLM": "altered.Model"}}
+    path.write_text(json.dumps(config))
+    with pytest.raises(a360.CheckpointError, match=r"ckpt_000: its model is code in .*--trust-remote-code"):
+        score(folder, tmp_path / "out", ckpts="0:1")
+
+
+def test_a_hub_that_fails_in_the_end_costs_no_result(public: Loopback, tmp_path: Path) -> None:
+    series = a360.open_series(MODEL, hub=options(public, tmp_path, patience=2.0))
+    public.faults.often(r"GET /api/models/.*/refs", Fault(status=429, retry_after=600), 1.0)
+    result = score(series, tmp_path / "out", ckpts="0:2")
+    assert any("whether branches moved could not be asked" in note for note in result.notes)
+
+
+def test_what_one_hub_said_is_not_taken_for_another(
+    public: Loopback, small_series: Path, tmp_path: Path
+) -> None:
+    a360.open_series(MODEL, hub=options(public, tmp_path))
+    elsewhere = options(public, tmp_path, endpoint="http://127.0.0.1:9", patience=0.2)
+    with pytest.raises(HubError, match="no connection"):
+        a360.open_series(MODEL, hub=elsewhere)
