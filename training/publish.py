@@ -96,7 +96,10 @@ def _send_main(api: "HfApi", series: Published, repository: str, report: Callabl
 def _bring(
     api: "HfApi", repository: str, kind: str, branch: str, files: dict[str, Path | bytes], title: str
 ) -> int:
-    """Make a branch hold exactly these files; returns how many had to be sent. The last commit removes the rest."""
+    """Make a branch hold these files; returns how many had to be sent.
+
+    The last commit removes what else the branch of a checkpoint holds; what others put on `main` stays.
+    """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.hf_api import RepoFile
 
@@ -104,7 +107,11 @@ def _bring(
     there = {file.path: file for file in listed if isinstance(file, RepoFile)}
     missing = [path for path in sorted(files) if path not in there or not _equal(files[path], there[path])]
     missing.sort(key=lambda path: path == MANIFEST_NAME)
-    doomed = [CommitOperationDelete(path) for path in sorted(there.keys() - files.keys() - {*KEPT})]
+    doomed = [
+        CommitOperationDelete(path)
+        for path in sorted(there.keys() - files.keys() - {*KEPT})
+        if branch != "main"
+    ]
     for start in range(0, max(len(missing), bool(doomed)), FILES_PER_COMMIT):
         part = missing[start : start + FILES_PER_COMMIT]
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
@@ -135,6 +142,8 @@ def _explained(endpoint: str) -> Iterator[None]:
     """What the client raises, as one line; no token is in it."""
     from huggingface_hub.errors import HfHubHTTPError
 
+    from analysis360.hub.asking import one_line
+
     parents: list[type] = [base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"]
     connection: type[Exception] = parents[0]  # the base of the client's transport errors too
     try:
@@ -143,5 +152,5 @@ def _explained(endpoint: str) -> Iterator[None]:
         reason = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         status = getattr(getattr(reason, "response", None), "status_code", None)
         fix = "log in with `hf auth login`" if status in (401, 403) else "run the same command to go on"
-        found = " ".join(str(reason).split())[:300]
+        found = one_line(reason if isinstance(reason, Exception) else error)
         raise TrainingError(endpoint, expected="a Hub that takes it in", found=found, fix=fix) from None

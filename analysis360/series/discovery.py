@@ -17,6 +17,7 @@ from analysis360.series.records import Revisions
 LONGEST_NAME = 100
 MOST_REPEATS = 4
 MOST_CHOICES = 4
+DEEPEST = 8
 SHOWN = 6
 DIGITS = re.compile(r"[0-9]+")
 NUMBER = re.compile(r"[0-9]{1,18}")
@@ -216,15 +217,17 @@ def _key(labels: Mapping[str, int]) -> Key:
     return tuple(sorted(labels.items()))
 
 
-def _weigh(tree: Any) -> tuple[int, int]:
+def _weigh(tree: Any, depth: int = 0) -> tuple[int, int]:
     """(open repeats, choices) of a parsed expression. Raises re.error for what may match slowly."""
     repeats = choices = 0
+    if depth > DEEPEST:
+        raise re.error("groups nested too deeply")
     for code, argument in tree:
         inner: list[Any] = []
         if code in (codes.MAX_REPEAT, codes.MIN_REPEAT, codes.POSSESSIVE_REPEAT):
             least, most, body = argument
             inner = [body]
-            if most > 1 and any(_weigh(body)):
+            if most > 1 and any(_weigh(body, depth + 1)):
                 raise re.error("a repeat inside a repeat")
             repeats += most == codes.MAXREPEAT
             choices += most == least + 1
@@ -237,7 +240,7 @@ def _weigh(tree: Any) -> tuple[int, int]:
         elif code not in (codes.LITERAL, codes.NOT_LITERAL, codes.ANY, codes.IN, codes.AT):
             raise re.error("expected characters, classes, groups, choices and repeats alone")
         for body in inner:
-            more_repeats, more_choices = _weigh(body)
+            more_repeats, more_choices = _weigh(body, depth + 1)
             repeats, choices = repeats + more_repeats, choices + more_choices
     return repeats, choices
 

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from analysis360.errors import SeriesError
 
 INDEX = re.compile(r"\{index(?::0\d{1,2}d)?\}")
+MOST_STARS = 3
 TOKEN_BYTES = {"uint16": 2, "uint32": 4, "int32": 4}
 
 
@@ -253,6 +254,8 @@ def fits(path: str, glob: str) -> bool:
 
 def _glob(glob: str) -> re.Pattern[str]:
     pieces = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
+    if sum(piece.startswith("*") for piece in pieces) > MOST_STARS:  # each multiplies the work by the length
+        raise SeriesError(f"glob {glob!r}: expected at most {MOST_STARS} stars")
     meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return re.compile("".join(meaning.get(piece) or re.escape(piece) for piece in pieces))
 
