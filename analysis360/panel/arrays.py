@@ -16,6 +16,8 @@ from analysis360.panel.rows import Row, Wanted, order_of
 from analysis360.places import Span
 from analysis360.series import Chunk
 
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+"""The first bytes, read before HDF5 sees the file: it does not bear a failure while it opens one."""
 BATCH = 256
 HELD = 1 << 23
 """Bytes of the dataset's chunks that are asked for at a time."""
@@ -33,6 +35,8 @@ def draw_hdf5(chunk: Chunk, wanted: Wanted) -> list[Row]:
         raise DataError(f"{chunk.where}: reading HDF5 needs h5py: pip install 'analysis360[hdf5]'") from None
     with opened(chunk) as [file]:
         adapter = Seekable(certain(file), through_c=True)
+        if certain(file).read([(0, min(len(SIGNATURE), file.size))]) != [SIGNATURE]:
+            raise DataError(f"{chunk.where} is no readable HDF5 file: it does not begin as one")
         try:
             with h5py.File(adapter, "r", rdcc_nbytes=1 << 20) as content:
                 data = _dataset(h5py, content, chunk, wanted)
