@@ -26,10 +26,8 @@ check: setup ## format, lint, strict types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: setup ## the benchmarks, each a ratio against a peer or a limit measured in the same run
-	$(BIN)/python tests/benchmarks/hub.py
-	$(BIN)/python tests/benchmarks/panels.py
-	$(BIN)/python tests/benchmarks/continuation.py $(if $(wildcard $(SERIES)/checkpoints/ckpt_035),--checkpoint $(SERIES)/checkpoints/ckpt_035)
+bench: setup ## the benchmarks, each a ratio against a peer or a limit measured in the same run; BENCH=--quick tries them
+	$(BIN)/python tests/benchmarks/everything.py $(BENCH)
 
 lock: ## resolve the lock files anew (needs uv)
 	requirements/compile
