@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import pyarrow as pa
 from tqdm import tqdm
 
 from analysis360.engines import Engine, open_engine, resolve_kind
 from analysis360.errors import CheckpointError, SelectionError, StoreError
 from analysis360.hub.threads import in_threads
 from analysis360.panel import Panel, draw_panel
+from analysis360.parts import Rows
 from analysis360.results import MemorizationResult, mixed_provenance
 from analysis360.series import Checkpoint, Chunk, Series, open_series
 from analysis360.series.manifest import DTYPES
@@ -117,8 +117,8 @@ def _result(
     report: Report,
 ) -> MemorizationResult:
     """What is stored of a task, and what to know of it. Raises the first failure, when all else is stored."""
-    rows, parts = store.read(task)
-    notes = [*_incomplete(task, rows), *mixed_provenance(parts)]
+    rows = store.read(task)
+    notes = [*_incomplete(task, rows), *mixed_provenance(rows.provenance)]
     if report.computed:
         notes += series.moved()
     report.traffic = [traffic.line() for traffic in series.traffic if traffic.requests]
@@ -127,7 +127,7 @@ def _result(
         if more:
             first.add_note(f"and {more} more checkpoints; the others are stored")
         raise first
-    return MemorizationResult(series, selected, pieces, task, rows, parts, report, notes)
+    return MemorizationResult(series, selected, pieces, task, rows, report, notes)
 
 
 def _dtype(dtype: str | None, series: Series) -> str:
@@ -214,7 +214,7 @@ def _panel(series: Series, store: Store, chunk: Chunk, sequences: int, how: Sett
     return store.panel(chunk, draw, n=sequences, width=how.width, seed=how.seed, eos=eos, keep=keep)
 
 
-def _incomplete(task: Memorization, rows: pa.Table) -> list[str]:
+def _incomplete(task: Memorization, rows: Rows) -> list[str]:
     """One line when not all that was asked for is stored."""
     asked, stored = sum(map(len, task.units())), len(rows)
     return (

@@ -1,4 +1,4 @@
-"""Intervals, paired differences and correlations: numpy arrays in, numbers out.
+"""Intervals and paired differences: numpy arrays in, numbers out.
 
 Nothing here knows of checkpoints or frames.  A *cluster* is a chunk of training data: sequences of one chunk
 (and of neighbouring chunks) share documents, so they must be kept whole when the chunks are a sample.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,21 +20,18 @@ from analysis360.errors import Analysis360Error
 
 __all__ = [
     "Interval",
-    "Phi",
     "binomial_interval",
     "bootstrap_over_clusters",
     "bootstrap_within_clusters",
     "cluster_weights",
     "paired_difference",
-    "pearson",
     "percentile_interval",
-    "phi",
     "wilson",
 ]
 
 Floats = NDArray[np.float64]
 
-_BLOCK = 4_000_000  # numbers held at once by a bootstrap or a correlation: 32 MB of float64
+_BLOCK = 4_000_000  # numbers held at once by a bootstrap: 32 MB of float64
 
 
 @dataclass(frozen=True)
@@ -50,15 +47,6 @@ class Interval:
     high: float
     n: int
     method: str = "none"
-
-
-class Phi(NamedTuple):
-    """Association of 0/1 rows, each table [m, m]; see `phi`."""
-
-    phi: Floats
-    n: Floats
-    phi_max: Floats
-    conditional: Floats
 
 
 def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
@@ -255,63 +243,6 @@ def paired_difference(
     return bootstrap_over_clusters(sums, np.bincount(codes), level=level, resamples=resamples, seed=seed)
 
 
-def pearson(matrix: ArrayLike) -> tuple[Floats, Floats]:
-    """Pearson's correlation of every two rows over the columns where neither is NaN: (r, n), both [m, m].
-
-    `matrix` is [m, n] (checkpoints x sequences; Figure 9a of the paper).  NaN where fewer than two columns
-    are shared or a row does not vary over them.  Raises Analysis360Error unless the matrix has two
-    dimensions.
-    """
-    x = _matrix(matrix)
-    rows = len(x)
-    centres = np.array([row[~np.isnan(row)].mean() if (~np.isnan(row)).any() else 0.0 for row in x])
-    n, sums, squares, products = (np.zeros((rows, rows)) for _ in range(4))
-    for block in _column_blocks(x):
-        known = (~np.isnan(block)).astype(np.float64)
-        # a shift changes no correlation; taking the row's mean keeps the differences below from cancelling
-        filled = np.where(known > 0, block - centres[:, None], 0.0)
-        n += known @ known.T
-        sums += filled @ known.T
-        squares += (filled * filled) @ known.T
-        products += filled @ filled.T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        spread = squares - sums * sums / n
-        spread[(spread <= 1e-12 * squares) | (n < 2)] = np.nan  # what rounding leaves of a constant row
-        r = (products - sums * sums.T / n) / np.sqrt(spread * spread.T)
-    return np.clip(r, -1.0, 1.0), n
-
-
-def phi(matrix: ArrayLike) -> Phi:
-    """Association of 0/1 rows, pairwise over the columns where neither is NaN, the unknown (Figure 9b).
-
-    `matrix` is [m, n], bool or float.  Gives four tables [m, m]: `phi` (Pearson's correlation of 0/1), `n`,
-    `phi_max` (the largest phi two rows with these rates can have: below 1 unless the rates agree, so phi
-    alone understates an agreement between a rare and a less rare event), and `conditional`, where [i, j] =
-    P(j | i), the share in [0, 1] of the columns with row i true that have row j true (NaN if row i is never
-    true). Raises Analysis360Error on values other than 0, 1, NaN.
-    """
-    x = _matrix(matrix)
-    rows = len(x)
-    n, ones, both = (np.zeros((rows, rows)) for _ in range(3))
-    for block in _column_blocks(x):
-        if not ((block == 0) | (block == 1) | np.isnan(block)).all():
-            raise Analysis360Error("phi needs values 0, 1 or NaN")
-        known = (~np.isnan(block)).astype(np.float64)
-        true = (block == 1).astype(np.float64)
-        n += known @ known.T
-        ones += true @ known.T
-        both += true @ true.T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        zeros = n - ones
-        scale = np.sqrt(ones * zeros) * np.sqrt(ones.T * zeros.T)
-        # at most min(ones, ones.T) columns can be true in both
-        most = n * np.minimum(ones, ones.T) - ones * ones.T
-        table = np.where(scale > 0, (n * both - ones * ones.T) / scale, np.nan)
-        largest = np.where(scale > 0, most / scale, np.nan)
-        conditional = np.where(ones > 0, both / ones, np.nan)
-    return Phi(np.clip(table, -1.0, 1.0), n, np.clip(largest, 0.0, 1.0), conditional)
-
-
 def binomial_interval(n: int, p: float, level: float = 0.95) -> tuple[int, int]:
     """Central interval (low, high), both included, of the successes in n trials at rate p.
 
@@ -341,19 +272,6 @@ def binomial_interval(n: int, p: float, level: float = 0.95) -> tuple[int, int]:
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
         raise Analysis360Error(f"level must lie between 0 and 1 (0.95 for 95 %), got {level}")
-
-
-def _matrix(matrix: ArrayLike) -> NDArray[Any]:
-    x = np.asarray(matrix)
-    if x.ndim != 2:
-        raise Analysis360Error(f"expected a matrix [rows, columns], got shape {x.shape}")
-    return x if x.dtype.kind == "f" else x.astype(np.float32)
-
-
-def _column_blocks(x: NDArray[Any]) -> Iterator[Floats]:
-    width = max(1, _BLOCK // max(len(x), 1))
-    for start in range(0, x.shape[1], width):
-        yield x[:, start : start + width].astype(np.float64)
 
 
 def _degenerate(draws: Floats) -> bool:

@@ -16,8 +16,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +27,11 @@ import pyarrow.parquet as pq
 from analysis360.digests import digest_of
 from analysis360.errors import DataError, StoreError
 from analysis360.panel import SAMPLER, Panel
+from analysis360.parts import FOOTER, Rows, StoredUnit, gaps, units_of
 from analysis360.series import Chunk
 from analysis360.tasks import Key, Task, Unit
 
-FOOTER = b"analysis360"
 FLUSH_SECONDS = 20.0
-READ_ATTEMPTS = 20
-NAMING = ("series", "chunk", "ckpt_digest", "chunk_digest")
-
-
-@dataclass(frozen=True)
-class StoredUnit:
-    """One row group of one part."""
-
-    part: Path
-    offset: int
-    """Rows of the part before its own."""
-    key: Key
-    start: int
-    stop: int
-    provenance: dict[str, Any]
 
 
 class Store:
@@ -56,6 +40,7 @@ class Store:
     def __init__(self, root: str | Path, series: str) -> None:
         self.series = series
         self.path = Path(root) / series
+        self._footers: dict[Path, tuple[tuple[int, int], list[StoredUnit]]] = {}
 
     def prepare(self) -> None:
         """Make the folder and prove that it can be written. Raises StoreError."""
@@ -105,7 +90,18 @@ class Store:
     def stored(self, task: Task) -> list[StoredUnit]:
         """Every unit in the store under the task's settings, oldest part first, whatever its names."""
         parts = sorted(self.folder(task.name, task.settings()).glob("ckpt=*/part-*.parquet"))
-        return [unit for part in parts for unit in _units_of(part, task.schema_version)]
+        return [unit for part in parts for unit in self._units_of(part, task.schema_version)]
+
+    def _units_of(self, part: Path, schema_version: str) -> list[StoredUnit]:
+        """The units a part holds; a footer is parsed once, for a part that exists does not change."""
+        try:
+            status = part.stat()
+        except FileNotFoundError:  # replaced by a larger part since it was listed
+            return []
+        stamp = (status.st_size, status.st_mtime_ns)
+        if part not in self._footers or self._footers[part][0] != stamp:
+            self._footers[part] = (stamp, units_of(part, schema_version))
+        return self._footers[part][1]
 
     def tidy(self, task: Task) -> None:
         """Remove parts whose every unit a later part of the same checkpoint holds: what a kill can leave."""
@@ -133,38 +129,9 @@ class Store:
                 covered.append((start, stop))
         return left
 
-    def read(self, task: Task) -> tuple[pa.Table, list[dict[str, Any]]]:
-        """Every stored row the task asks for, each once, and the provenance of the parts used.
-
-        The table has the task's columns beside `unit`: the place of the row's unit in `task.units()`.
-        May be called beside a running sweep.
-        """
-        for _ in range(READ_ATTEMPTS):
-            try:
-                return self._read(task)
-            except _ReplacedError:
-                continue
-        raise StoreError(f"{self.path} changed {READ_ATTEMPTS} times while it was read; try again")
-
-    def _read(self, task: Task) -> tuple[pa.Table, list[dict[str, Any]]]:
-        wanted: dict[Key, list[int]] = {}
-        units = task.units()
-        for i, unit in enumerate(units):
-            wanted.setdefault(unit.key, []).append(i)
-        covered: list[list[tuple[int, int]]] = [[] for _ in units]
-        tables: list[pa.Table] = []
-        provenance: dict[Path, dict[str, Any]] = {}
-        part, rows_of_part = Path(), pa.table({})
-        for stored in self.stored(task):
-            for i in wanted.get(stored.key, []):
-                for start, stop in gaps(stored.start, min(stored.stop, units[i].stop), covered[i]):
-                    if stored.part != part:
-                        part, rows_of_part = stored.part, _read_part(stored.part)
-                    rows = rows_of_part.slice(stored.offset + start - stored.start, stop - start)
-                    tables.append(rows.append_column("unit", pa.array(np.full(len(rows), i, np.int32))))
-                    covered[i].append((start, stop))
-                    provenance[stored.part] = stored.provenance
-        return (pa.concat_tables(tables) if tables else pa.table({})), list(provenance.values())
+    def read(self, task: Task) -> Rows:
+        """Every stored row the task asks for, each once; `unit` counts its `task.units()`."""
+        return Rows(task.units(), lambda: self.stored(task))
 
     @contextlib.contextmanager
     def writer(self, task: Task, checkpoint: str, provenance: dict[str, Any]) -> Iterator[Writer]:
@@ -227,55 +194,6 @@ class Writer:
         self.seconds += self._last - started
 
 
-def gaps(start: int, stop: int, covered: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The parts of [start, stop) that none of the `covered` intervals hold, in order."""
-    left: list[tuple[int, int]] = []
-    for first, last in sorted(covered):
-        if start >= stop:
-            break
-        if first > start:
-            left.append((start, min(first, stop)))
-        start = max(start, last)
-    if start < stop:
-        left.append((start, stop))
-    return left
-
-
-def _units_of(part: Path, schema_version: str) -> list[StoredUnit]:
-    try:
-        footer = json.loads(pq.read_metadata(part).metadata[FOOTER])
-    except FileNotFoundError:  # replaced by a larger part since it was listed
-        return []
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise StoreError(f"{part} is not a result of this program: {error}; move it away") from None
-    if footer.get("schema") != schema_version:
-        raise StoreError(f"{part}: schema {footer.get('schema')!r}; this version reads {schema_version!r}")
-    units = footer.pop("units")
-    offsets = accumulate((u["stop"] - u["start"] for u in units), initial=0)
-    return [
-        StoredUnit(part, offset, Key(u["ckpt_digest"], u["chunk_digest"]), u["start"], u["stop"], footer)
-        for offset, u in zip(offsets, units, strict=False)
-    ]
-
-
-class _ReplacedError(Exception):
-    """A part went away between listing and reading, because a larger one took its place."""
-
-
-def _read_part(part: Path) -> pa.Table:
-    """All rows of a part, without the columns that name its series, chunk and digests."""
-    try:
-        with pq.ParquetFile(part) as file:
-            names = [n for n in file.schema_arrow.names if n not in NAMING]
-            return file.read(columns=names).replace_schema_metadata(None)
-    except FileNotFoundError:
-        raise _ReplacedError from None
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(
-            f"{part} cannot be read: {error}; move it away and its units are computed again"
-        ) from None
-
-
 def _panel_table(panel: Panel) -> pa.Table:
     ids = pa.FixedSizeListArray.from_arrays(pa.array(panel.ids.reshape(-1)), panel.ids.shape[1])
     sources = pa.array(panel.sources.tolist(), pa.string()).dictionary_encode()
@@ -287,16 +205,21 @@ def _panel_table(panel: Panel) -> pa.Table:
 
 def _read_panel(file: Path) -> tuple[Panel, int]:
     try:
-        table = pq.read_table(file, partitioning=None)
+        with pq.ParquetFile(file, pre_buffer=False) as opened:
+            table = opened.read(use_threads=False)
         asked = json.loads(table.schema.metadata[FOOTER])["asked"]
         width = table.schema.field("token_ids").type.list_size
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise StoreError(f"{file} is not a panel: {error}; move it away and it is drawn again") from None
     ids = table["token_ids"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     columns = {name: table[name].to_numpy() for name in ("row", "first_eos")}
-    sources = np.array(table["source"].to_pylist(), dtype=np.str_)
+    sources = table["source"].unify_dictionaries().combine_chunks().dictionary_encode()
+    names = np.array(sources.dictionary.to_pylist(), dtype=np.str_)
     return Panel(
-        ids.reshape(len(table), width).astype(np.int32), columns["row"], sources, columns["first_eos"]
+        ids.reshape(len(table), width).astype(np.int32, copy=False),
+        columns["row"],
+        names[sources.indices.to_numpy()],
+        columns["first_eos"],
     ), asked
 
 

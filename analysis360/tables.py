@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis360 import summaries
 from analysis360.series import Series
 
 if TYPE_CHECKING:
@@ -24,10 +23,9 @@ def memorization_table(result: MemorizationResult) -> str:
     how = result.task.how
     title = f"Memorization of {result.series.name}: k = {how.prompt_tokens}, l = {how.continuation_tokens}, "
     title += f"{how.engine} {how.dtype}" + (f", as {how.compat} scores" if how.compat else "")
-    frame = result.frame()
     blocks = [title, "", _groups(result.summary())]
     if result.series.canaries:
-        blocks += ["", *_canaries(result, frame)]
+        blocks += ["", *_canaries(result)]
     return "\n".join(blocks)
 
 
@@ -47,10 +45,10 @@ def _interval(value: Any, low: Any, high: Any, factor: float, digits: int) -> st
     return f"{value} [{low}, {high}]"
 
 
-def _canaries(result: MemorizationResult, frame: pd.DataFrame) -> list[str]:
+def _canaries(result: MemorizationResult) -> list[str]:
     """Canaries by times planted, at the last checkpoint and at their best; whether controls stay at chance."""
-    curves = summaries.canary_curves(frame)
-    last = str(frame["ckpt"].cat.categories[-1])
+    curves = result.canary_curves()
+    last = result.checkpoints[-1].name
     rows = []
     for repeats, group in curves[curves["repeats"] > 0].groupby("repeats"):
         even, chunk = (group[group["spacing"] == spacing] for spacing in ("even", "chunk"))

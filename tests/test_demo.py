@@ -189,7 +189,7 @@ def test_text_is_learned(result: MemorizationResult) -> None:
 
 
 def test_exposure_profile_covers_all_seen_text(result: MemorizationResult, frame: pd.DataFrame) -> None:
-    profile = summaries.exposure_profile(frame)
+    profile = summaries.exposure_profile(summaries.grid_of(frame, 32))
     assert len(profile) > 2
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis360.results import MemorizationResult
+from analysis360.joined import Joined
 from analysis360.series import Exposure
 from analysis360.series.exposure import exposure_of
 from analysis360.series.manifest import Files, Manifest, Phase, Revisions, Schedule, read_shipped
@@ -435,14 +435,11 @@ def joined(exposure, saved, panels, planted):
     canaries = SimpleNamespace(rows=[SimpleNamespace(row=i, planted=p) for i, p in enumerate(planted)])
     series = SimpleNamespace(exposure=exposure, manifest=SimpleNamespace(canaries=canaries))
     held = {f"c{i}": Rows(rows) for i, rows in enumerate(panels)}
-    result = MemorizationResult(series, checkpoints, chunks, SimpleNamespace(panels=held), None, (), None)
+    known = Joined(series, checkpoints, chunks, held)
     where = [
         (k, i, p) for k in range(len(checkpoints)) for i, rows in enumerate(panels) for p in range(len(rows))
     ]
-    ckpt, chunk, position = np.array(where).T
-    sequence = result._offsets[chunk] + position
-    c = {"ckpt": ckpt, "chunk": chunk, "position": position, "sequence": sequence}
-    return where, result._exposure(c)
+    return where, known.exposure(known.rows(*np.array(where).T))
 
 
 class Rows:

@@ -41,16 +41,17 @@ def tables(request):
     checkpoints, sequences = request.param
     frame = synthetic_frame.make_frame(checkpoints, max(checkpoints, 36), sequences)
     counts = {"train": max(checkpoints, 36), "held-out": 3}
+    grid = summaries.grid_of(frame, 32)
     return {
         "n": checkpoints,
-        "summary": summaries.summary(frame, counts),
-        "distribution": summaries.distribution(frame, 32),
-        "chunks": summaries.chunk_groups(frame),
-        "correlation": summaries.correlations(frame),
-        "phi": summaries.correlations(frame, "extractible"),
+        "summary": summaries.summary(grid, counts),
+        "distribution": summaries.distribution(grid),
+        "chunks": summaries.chunk_groups(grid),
+        "correlation": summaries.correlations(grid),
+        "phi": summaries.correlations(grid, "extractible"),
         "curves": summaries.canary_curves(frame),
         "control": summaries.control_check(frame, 2000, 32),
-        "exposure": summaries.exposure_profile(frame),
+        "exposure": summaries.exposure_profile(grid),
     }
 
 

@@ -1,9 +1,8 @@
-"""Intervals, correlations and differences against brute force, pandas, scipy and simulated coverage."""
+"""Intervals and differences against brute force, pandas, scipy and simulated coverage."""
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -252,90 +251,3 @@ def test_paired_difference_is_zero_within_its_interval_when_nothing_changes():
         )
         covered.append(i.low <= 0 <= i.high)
     assert 0.91 < np.mean(covered) <= 0.99
-
-
-matrices = hnp.arrays(
-    np.float64,
-    st.tuples(st.integers(1, 6), st.integers(1, 30)),
-    elements=st.sampled_from([np.nan, *np.arange(9) / 8]),
-)
-
-
-@given(matrices)
-@settings(max_examples=80, deadline=None)
-def test_pearson_equals_pandas(matrix):
-    r, n = stats.pearson(matrix)
-    frame = pd.DataFrame(matrix.T)
-    known = (~np.isnan(matrix)).astype(int)
-    assert (n == known @ known.T).all()
-    for i in range(len(matrix)):
-        for j in range(len(matrix)):
-            shared = frame[[i, j]] if i != j else frame[[i]]
-            shared = shared.dropna()
-            constant = len(shared) < 2 or (shared.max() == shared.min()).any()
-            if constant:
-                assert np.isnan(r[i, j])
-            else:
-                assert r[i, j] == pytest.approx(frame[i].corr(frame[j]), abs=1e-6)
-
-
-def test_pearson_of_many_float32_columns_in_blocks(monkeypatch):
-    rng = np.random.default_rng(0)
-    x = (rng.integers(0, 33, (12, 5000)) / 32).astype(np.float32)
-    x[3] = 0.5
-    x[4] = x[5]
-    x[rng.random(x.shape) < 0.3] = np.nan
-    monkeypatch.setattr(stats, "_BLOCK", 12 * 617)
-    r, n = stats.pearson(x)
-    expected = pd.DataFrame(x.T.astype(np.float64)).corr(min_periods=2).to_numpy(copy=True)
-    expected[3] = expected[:, 3] = np.nan
-    np.testing.assert_allclose(r, expected, atol=1e-6)
-    assert np.isnan(r[3]).all()
-    assert r[4, 5] == pytest.approx(1)
-    assert n.shape == (12, 12)
-
-
-def test_pearson_survives_a_large_offset():
-    x = np.array([[1e6, 1e6 + 1, 1e6 + 2, 1e6], [4.0, 5, 7, 3]])
-    assert stats.pearson(x)[0][0, 1] == pytest.approx(np.corrcoef(x)[0, 1], abs=1e-9)
-
-
-def test_pearson_wants_a_matrix():
-    with pytest.raises(Analysis360Error, match="shape"):
-        stats.pearson([1.0, 2.0])
-
-
-@given(
-    hnp.arrays(
-        np.float64,
-        st.tuples(st.integers(1, 5), st.integers(1, 25)),
-        elements=st.sampled_from([0.0, 1.0, np.nan]),
-    )
-)
-@settings(max_examples=80, deadline=None)
-def test_phi_equals_brute_force(matrix):
-    tables = stats.phi(matrix)
-    np.testing.assert_allclose(tables.phi, stats.pearson(matrix)[0], atol=1e-9)
-    for i, a in enumerate(matrix):
-        for j, b in enumerate(matrix):
-            shared = ~np.isnan(a) & ~np.isnan(b)
-            x, y = a[shared], b[shared]
-            assert tables.n[i, j] == shared.sum()
-            given_i = y[x == 1]
-            assert tables.conditional[i, j] == pytest.approx(
-                given_i.mean() if len(given_i) else np.nan, nan_ok=True
-            )
-            if not np.isnan(tables.phi[i, j]):
-                # the most alike arrangement with the same rates: both sorted
-                best = np.corrcoef(np.sort(x), np.sort(y))[0, 1]
-                assert tables.phi_max[i, j] == pytest.approx(best)
-                assert tables.phi[i, j] <= tables.phi_max[i, j] + 1e-9
-
-
-def test_phi_of_bools_and_of_nonsense():
-    tables = stats.phi(np.array([[True, False, False, True], [True, False, False, False]]))
-    assert tables.conditional[0, 1] == 0.5
-    assert tables.conditional[1, 0] == 1
-    assert tables.phi[0, 1] == pytest.approx(tables.phi_max[0, 1]) == pytest.approx(1 / np.sqrt(3))
-    with pytest.raises(Analysis360Error, match="0, 1 or NaN"):
-        stats.phi([[0.5, 1.0]])

@@ -256,23 +256,52 @@ def test_what_a_kill_leaves_twice_is_removed(small_series: Path, tmp_path: Path)
     assert parts(tmp_path) == [part]
 
 
-def test_reading_beside_a_sweep_starts_again_when_a_part_is_replaced(
-    small_series: Path, tmp_path: Path, monkeypatch: Any
-) -> None:
-    from analysis360 import store
+def test_reading_beside_a_sweep_goes_on_when_a_part_is_replaced(small_series: Path, tmp_path: Path) -> None:
+    first = score(small_series, tmp_path, "0")
+    (part,) = parts(tmp_path)
+    later = score(small_series, tmp_path, "0")
+    part.rename(part.with_name("part-99999999999999999999-larger.parquet"))
+    pd.testing.assert_frame_equal(later.frame(), first.frame())
+    pd.testing.assert_frame_equal(later.matrix(), first.matrix())
+
+
+def test_what_went_away_for_good_is_said(small_series: Path, tmp_path: Path) -> None:
+    result = score(small_series, tmp_path, "0")
+    (part,) = parts(tmp_path)
+    part.unlink()
+    with pytest.raises(StoreError, match=f"{part.name} changed 20 times"):
+        result.matrix()
+
+
+def test_rows_stored_later_do_not_join_an_open_result(small_series: Path, tmp_path: Path) -> None:
+    """Neither their number nor their exposure would fit what was said of the result."""
+    score(small_series, tmp_path, "0", sequences=5)
+    half = score(small_series, tmp_path, "0", sequences=12, compute=False)
+    score(small_series, tmp_path, "0", sequences=12)
+    assert len(half) == len(half.frame()) == half.matrix().notna().to_numpy().sum() == 6 * 5 + 3
+
+
+def test_a_part_of_a_part_is_read_by_its_row_groups(small_series: Path, tmp_path: Path) -> None:
+    whole = score(small_series, tmp_path).matrix()
+    some = score(small_series, tmp_path, "1:4", chunks="1:4:2", sequences=7, compute=False).matrix()
+    assert some.shape == (3, 2 * 7 + 2 * 7 + 3)
+    for chunk in ("train_001", "train_003", "held-out_001", "canaries"):
+        n = some[chunk].shape[1]
+        pd.testing.assert_frame_equal(some[chunk], whole.loc[some.index, chunk].iloc[:, :n])
+
+
+def test_row_groups_need_not_be_units(small_series: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
 
     first = score(small_series, tmp_path, "0")
     (part,) = parts(tmp_path)
-    moved = part.with_name("part-99999999999999999999-larger.parquet")
-    read = store._read_part
-
-    def replaced_once(path: Path) -> Any:
-        if part.exists():
-            part.rename(moved)
-        return read(path)
-
-    monkeypatch.setattr(store, "_read_part", replaced_once)
-    pd.testing.assert_frame_equal(score(small_series, tmp_path, "0").frame(), first.frame())
+    table = pq.read_table(part, partitioning=None)
+    for size in (1000, 5):
+        pq.write_table(table, part, row_group_size=size)
+        again = score(small_series, tmp_path, "0", compute=False)
+        pd.testing.assert_frame_equal(again.frame(), first.frame())
+        some = score(small_series, tmp_path, "0", chunks="2", sequences=4, compute=False)
+        assert some.matrix()["train_002"].equals(first.matrix()["train_002"].iloc[:, :4])
 
 
 def test_reading_says_what_is_missing_and_writes_nothing(small_series: Path, tmp_path: Path) -> None:
