@@ -17,7 +17,7 @@ from analysis360.series import Checkpoint
 
 TOLERANCE = {"float32": 2e-3, "bfloat16": 0.25, "float16": 0.05}
 """Largest difference of log-probability (nats) between vLLM and transformers on the same weights."""
-PROBES, PROBE_LENGTH = 4, 32
+PROBES, PROBE_LENGTH = 2, 8
 MAX_SEQUENCES = 256
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in process: starts in seconds, and swaps need no pickling
@@ -72,6 +72,10 @@ class VllmEngine:
         import torch
         from vllm import LLM
 
+        from analysis360.engines.vllm_worker import keep_freed_memory
+
+        if not torch.cuda.is_available():
+            keep_freed_memory()
         # One more than is asked, as scoring a sequence has vLLM generate one; the model's window permitting.
         window = int(checkpoint.config.get("max_position_embeddings") or self._max_tokens)
         if window < self._max_tokens - 1:
@@ -85,7 +89,7 @@ class VllmEngine:
             "dtype": self.dtype,
             "max_model_len": self._max_tokens,
             "max_num_seqs": MAX_SEQUENCES,
-            "max_num_batched_tokens": MAX_SEQUENCES * PROBE_LENGTH,
+            "max_num_batched_tokens": MAX_SEQUENCES * 32,
             "enable_prefix_caching": False,  # blocks of one checkpoint must not serve the next
             "worker_extension_cls": "analysis360.engines.vllm_worker.SwapExtension",
             "generation_config": "vllm",  # not the sampling defaults a checkpoint may ship

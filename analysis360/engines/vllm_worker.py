@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from typing import Any
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT = 2**30
 
 
 class SwapExtension:
@@ -19,3 +24,15 @@ class SwapExtension:
         # tied embeddings the head is not reloaded, so without this it would stay the old one.
         if method is not None and hasattr(method, "process_weights_after_loading"):
             method.process_weights_after_loading(head)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what a swap frees for the swap that follows, which asks for the same again.
+
+    Fetched from the system anew, page by page, it took as long as all else of a swap on a CPU. Does nothing
+    where the C library has no such setting.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, KEPT)
+        library.mallopt(M_TRIM_THRESHOLD, 2 * KEPT - 1)
