@@ -10,12 +10,11 @@ locks: writers use unique names, readers drop what is there twice.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,16 +132,11 @@ class Store:
         """Every stored row the task asks for, each once; `unit` counts its `task.units()`."""
         return Rows(task.units(), lambda: self.stored(task))
 
-    @contextlib.contextmanager
-    def writer(self, task: Task, checkpoint: str, provenance: dict[str, Any]) -> Iterator[Writer]:
-        """Collect the units of one checkpoint; what was finished is kept however the block ends."""
+    def writer(self, task: Task, checkpoint: str, provenance: dict[str, Any]) -> Writer:
+        """Collects the units of one checkpoint; close it, and what was finished is kept."""
         folder = self.folder(task.name, task.settings())
         _write_settings(folder / "_settings.json", task.settings())
-        writer = Writer(folder / f"ckpt={checkpoint}", self.series, task.schema_version, provenance)
-        try:
-            yield writer
-        finally:
-            writer.close()
+        return Writer(folder / f"ckpt={checkpoint}", self.series, task.schema_version, provenance)
 
 
 class Writer:
@@ -155,7 +149,6 @@ class Writer:
         self._units: list[dict[str, Any]] = []
         self._interim: Path | None = None
         self._written, self._last = 0, time.monotonic()
-        self.seconds = 0.0
 
     def add(self, unit: Unit, table: pa.Table, seconds: float) -> None:
         """Take the finished table of a unit."""
@@ -183,7 +176,6 @@ class Writer:
 
     def _flush(self) -> None:
         """Write all units so far as one part, then drop the smaller part it replaces."""
-        started = time.monotonic()
         if len(self._units) > self._written:
             part = self._folder / f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
             _write(part, self._tables, {**self._footer, "units": self._units})
@@ -191,7 +183,6 @@ class Writer:
                 self._interim.unlink(missing_ok=True)
             self._interim, self._written = part, len(self._units)
         self._last = time.monotonic()
-        self.seconds += self._last - started
 
 
 def _panel_table(panel: Panel) -> pa.Table:

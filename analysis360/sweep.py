@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -14,11 +14,15 @@ from typing import Any
 from tqdm import tqdm
 
 from analysis360.ahead import Ahead
+from analysis360.behind import Behind
 from analysis360.engines import Engine
 from analysis360.errors import Analysis360Error, CheckpointError, EngineError, SelectionError
 from analysis360.series import Checkpoint
 from analysis360.store import Store, Writer
 from analysis360.tasks import Task, Unit
+
+TOGETHER = 512
+"""Sequences that are handed to an engine at once, whole units: small units alone would leave it half idle."""
 
 
 @dataclass
@@ -30,9 +34,12 @@ class Report:
     computed: int = 0
     """Sequences scored by this run."""
     seconds: dict[str, float] = field(
-        default_factory=lambda: {"start": 0.0, "fetch": 0.0, "load": 0.0, "run": 0.0, "write": 0.0}
+        default_factory=lambda: dict.fromkeys(("start", "download", "load", "generate", "write", "idle"), 0.0)
     )
-    """Time of the engine's start, of waiting for downloads, of loading weights, of scoring, of writing."""
+    """Of the engine's start, of downloads, loads, the engine's work and writing. They overlap. `idle` is all
+    time from the engine's first work to its last that it did not work, loads included."""
+    working: float = 0.0
+    """Seconds from the engine's first work to its last."""
     failures: list[CheckpointError] = field(default_factory=list)
     traffic: list[str] = field(default_factory=list)
     """A line for each Hub that was asked."""
@@ -42,8 +49,12 @@ class Report:
         if not self.computed:
             return f"{self.stored:,} sequences were stored already; nothing to compute"
         spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
-        rate = self.computed / max(self.seconds["run"], 1e-9)
-        return f"{self.computed:,} sequences scored ({rate:,.0f} a second), {self.stored:,} stored already; {spent}"
+        rate = self.computed / max(self.seconds["generate"], 1e-9)
+        share = self.seconds["idle"] / max(self.working, 1e-9)
+        return (
+            f"{self.computed:,} sequences scored ({rate:,.0f} a second), {self.stored:,} stored already; "
+            f"{spent} ({share:.0%})"
+        )
 
 
 def sweep(task: Task, store: Store, engine: Callable[[], Engine], *, progress: bool = True) -> Report:
@@ -68,15 +79,7 @@ def sweep(task: Task, store: Store, engine: Callable[[], Engine], *, progress: b
         with tqdm(
             total=sum(map(len, missing)), unit="seq", disable=None if progress else True, leave=False
         ) as bar:
-            for checkpoint, units in groups:
-                bar.set_description(checkpoint.name)
-                if _there(ahead, checkpoint, report):
-                    try:
-                        _one_checkpoint(task, store, running, checkpoint, units, report, bar)
-                    finally:
-                        checkpoint.release()
-                else:
-                    bar.update(sum(map(len, units)))
+            Sweep(task, store, running, report, ahead, bar).run(groups)
     finally:
         ahead.close()
         if running is not None:
@@ -84,18 +87,97 @@ def sweep(task: Task, store: Store, engine: Callable[[], Engine], *, progress: b
     return report
 
 
-def _there(ahead: Ahead, checkpoint: Checkpoint, report: Report) -> bool:
-    """Wait for a checkpoint's files; False, and a failure reported, where they are not what they should be."""
-    started = time.monotonic()
-    try:
-        ahead.take()
-    except CheckpointError as error:
-        error.add_note(f"at checkpoint {checkpoint.name}")
-        report.failures.append(error)
-        return False
-    finally:
-        report.seconds["fetch"] += time.monotonic() - started
-    return True
+@dataclass
+class Sweep:
+    """One sweep under way: the engine works in this thread, downloads and writing go on beside it."""
+
+    task: Task
+    store: Store
+    engine: Engine
+    report: Report
+    ahead: Ahead
+    bar: tqdm[Any]
+    behind: Behind = field(default_factory=Behind)
+    began: float | None = None
+    """When the engine first worked."""
+
+    def run(self, groups: Sequence[tuple[Checkpoint, list[Unit]]]) -> None:
+        """Every checkpoint with its missing units."""
+        spent = self.report.seconds
+        try:
+            for checkpoint, units in groups:
+                self.bar.set_description(checkpoint.name)
+                if not self._there(checkpoint):
+                    self.bar.update(sum(map(len, units)))
+                    continue
+                try:
+                    self._one_checkpoint(checkpoint, units)
+                finally:
+                    checkpoint.release()
+        finally:
+            self.behind.close()
+            spent["download"], spent["write"] = self.ahead.seconds, self.behind.seconds
+            spent["idle"] = self.report.working - spent["generate"]
+
+    def _there(self, checkpoint: Checkpoint) -> bool:
+        """Wait for a checkpoint's files; False, and a failure reported, where they are not what they should be."""
+        try:
+            self.ahead.take()
+        except CheckpointError as error:
+            error.add_note(f"at checkpoint {checkpoint.name}")
+            self.report.failures.append(error)
+            return False
+        return True
+
+    def _one_checkpoint(self, checkpoint: Checkpoint, units: list[Unit]) -> None:
+        if not self._load(checkpoint):
+            self.bar.update(sum(map(len, units)))
+            return
+        writer = self.store.writer(self.task, checkpoint.name, provenance(self.engine, checkpoint))
+        try:
+            for together in _together(units):
+                self._score(together, writer)
+                self.bar.update(sum(map(len, together)))
+        finally:
+            self.behind.put(writer.close)
+
+    def _load(self, checkpoint: Checkpoint) -> bool:
+        started = time.monotonic()
+        try:
+            self.engine.load(checkpoint)
+            if replace(checkpoint).digest != checkpoint.digest:
+                raise CheckpointError(
+                    f"checkpoint {checkpoint.name}: {checkpoint.place.where} changed since the run began"
+                )
+        except CheckpointError as error:
+            self.report.failures.append(error)
+            return False
+        finally:
+            self.report.seconds["load"] += time.monotonic() - started
+        return True
+
+    def _score(self, units: list[Unit], writer: Writer) -> None:
+        started = time.monotonic()
+        self.began = self.began or started
+        try:
+            tables = self.task.run(self.engine, units)
+        except Analysis360Error as error:
+            error.add_note(f"at {_where(units)}")
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise EngineError(f"{_where(units)}: the engine failed: {what}") from error
+        ended = time.monotonic()
+        sequences = sum(map(len, units))
+        self.report.seconds["generate"] += ended - started
+        self.report.working = ended - self.began
+        self.report.computed += sequences
+
+        def write() -> None:
+            for unit, table in zip(units, tables, strict=True):
+                writer.add(unit, table, (ended - started) * len(unit) / sequences)
+
+        self.behind.put(write)
 
 
 def _by_checkpoint(units: list[Unit]) -> Iterator[tuple[Checkpoint, list[Unit]]]:
@@ -104,49 +186,22 @@ def _by_checkpoint(units: list[Unit]) -> Iterator[tuple[Checkpoint, list[Unit]]]
         yield same[0].checkpoint, same
 
 
-def _one_checkpoint(
-    task: Task,
-    store: Store,
-    engine: Engine,
-    checkpoint: Checkpoint,
-    units: list[Unit],
-    report: Report,
-    bar: tqdm[Any],
-) -> None:
-    started = time.monotonic()
-    try:
-        engine.load(checkpoint)
-        if replace(checkpoint).digest != checkpoint.digest:
-            raise CheckpointError(
-                f"checkpoint {checkpoint.name}: {checkpoint.place.where} changed since the run began"
-            )
-    except CheckpointError as error:
-        report.failures.append(error)
-        bar.update(sum(map(len, units)))
-        return
-    finally:
-        report.seconds["load"] += time.monotonic() - started
-    with store.writer(task, checkpoint.name, provenance(engine, checkpoint)) as writer:
-        for unit in units:
-            _one_unit(task, engine, unit, writer, report)
-            bar.update(len(unit))
-    report.seconds["write"] += writer.seconds
+def _together(units: list[Unit]) -> Iterator[list[Unit]]:
+    """Units of at least TOGETHER sequences, but for the last, in order: what an engine gets at once."""
+    some: list[Unit] = []
+    for unit in units:
+        some.append(unit)
+        if sum(map(len, some)) >= TOGETHER:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
-def _one_unit(task: Task, engine: Engine, unit: Unit, writer: Writer, report: Report) -> None:
-    started = time.monotonic()
-    try:
-        table = task.run(engine, unit)
-    except Analysis360Error as error:
-        error.add_note(f"at checkpoint {unit.checkpoint.name}, chunk {unit.chunk.name}")
-        raise
-    except Exception as error:
-        where = f"checkpoint {unit.checkpoint.name}, chunk {unit.chunk.name}"
-        raise EngineError(f"{where}: the engine failed: {type(error).__name__}: {error}") from error
-    seconds = time.monotonic() - started
-    report.seconds["run"] += seconds
-    report.computed += len(unit)
-    writer.add(unit, table, seconds)
+def _where(units: list[Unit]) -> str:
+    first, last = units[0].chunk.name, units[-1].chunk.name
+    chunks = f"chunk {first}" if first == last else f"chunks {first} to {last}"
+    return f"checkpoint {units[0].checkpoint.name}, {chunks}"
 
 
 def provenance(engine: Engine, checkpoint: Checkpoint) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,8 @@ class Synthetic:
 
     def add(self, checkpoint: Checkpoint, scored: Iterable[tuple[Chunk, int, Bools]]) -> None:
         """One part: of each chunk the match bits [n, l] of its sequences from a position on."""
-        with self._store.writer(self._task, checkpoint.name, {"checkpoint": checkpoint.name}) as writer:
+        provenance = {"checkpoint": checkpoint.name}
+        with closing(self._store.writer(self._task, checkpoint.name, provenance)) as writer:
             for chunk, start, match in scored:
                 table = match_table(np.zeros(match.shape, np.int32), (~match).astype(np.int32), start)
                 writer.add(Unit(checkpoint, chunk, start, start + len(match)), table, 0.01)

@@ -16,7 +16,7 @@ LINES = [
     ["places"],
     ["hub"],
     ["series"],
-    ["panel", "loopback", "ahead"],
+    ["panel", "loopback", "ahead", "behind"],
     ["engines"],
     ["tasks"],
     ["parts"],

@@ -115,7 +115,7 @@ def task_of(panel, *, eos=EOS, pad=None, **how):
 def scored(panel, engine, *, eos=EOS, pad=None, **how):
     """(match [n, l], table) of the task over one panel."""
     task, unit = task_of(panel, eos=eos, pad=pad, **how)
-    table = task.run(engine, unit)
+    (table,) = task.run(engine, [unit])
     return unpack(table["match"], task.how.continuation_tokens), table
 
 
@@ -297,10 +297,10 @@ def test_parts_of_a_unit_make_the_whole():
     panel = random_panel(23, 4, 9)
     task, unit = task_of(panel, prompt_tokens=4, continuation_tokens=9)
     engine = Known(panel.ids, 4, lambda row: [t if t % 2 else 99 for t in row])
-    whole = task.run(engine, unit)
-    parts = [
-        task.run(engine, Unit(unit.checkpoint, unit.chunk, a, b)) for a, b in ((0, 10), (10, 20), (20, 23))
-    ]
+    (whole,) = task.run(engine, [unit])
+    cut = [Unit(unit.checkpoint, unit.chunk, a, b) for a, b in ((0, 10), (10, 20), (20, 23))]
+    parts = task.run(engine, cut)
+    assert len(engine.asked) == 2, "units of a call are submitted together"
     assert pa.concat_tables(parts).equals(whole)
     assert len(unit) == len(whole) == 23
 
@@ -386,7 +386,9 @@ def test_what_published_scores_depend_on_is_among_the_settings(change):
     one, other = task_of(panel, **how)[0], task_of(panel, **change, **how)[0]
     engine = Known(panel.ids, 2, copied)
     unit = one.units()[0]
-    assert not one.run(engine, unit).equals(other.run(engine, unit)), "the example should tell them apart"
+    assert not one.run(engine, [unit])[0].equals(other.run(engine, [unit])[0]), (
+        "the example should tell them apart"
+    )
     assert digest_of(one.settings()) != digest_of(other.settings())
 
 

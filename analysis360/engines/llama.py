@@ -76,10 +76,26 @@ def fits(config: Any, dtype: str, device: torch.device) -> bool:
     )
 
 
-class Llama:
-    """The weights of a transformers Llama, rearranged, and a cache that is kept between calls."""
+class Cache:
+    """Memory for keys and values, kept from call to call and from model to model: fresh pages cost time."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+
+    def room(self, layers: int, heads: int, width: int, length: int, rows: int) -> Tensor:
+        """[keys and values, layers, batch, heads, length, width]: a batch of `rows`, or of as many as fit."""
+        each = 2 * layers * heads * length * width
+        batch = min(rows, max(FEWEST, min(MOST, CACHE_BYTES // (4 * each))))
+        if self._memory.numel() < batch * each:
+            self._memory = torch.empty(0)  # give back before asking for more
+            self._memory = torch.empty(batch * each)
+        return self._memory[: batch * each].view(2, layers, batch, heads, length, width)
+
+
+class Llama:
+    """The weights of a transformers Llama, rearranged."""
+
+    def __init__(self, model: Any, cache: Cache | None = None) -> None:
         config = model.config
         self.heads, self.shared = config.num_attention_heads, config.num_key_value_heads
         self.width = model.model.layers[0].self_attn.head_dim
@@ -88,7 +104,7 @@ class Llama:
         self._rotary = model.model.rotary_emb
         self._layers = [self._layer(layer) for layer in model.model.layers]
         self._head = Packed(model.lm_head.weight * model.model.norm.weight)
-        self._length = self.batch = 0
+        self._cache = cache or Cache()
 
     def _layer(self, layer: Any) -> Layer:
         attention, mlp, width = layer.self_attn, layer.mlp, self.width
@@ -114,10 +130,10 @@ class Llama:
         chosen = torch.empty((rows, n), dtype=torch.int64)
         if not rows or not n:
             return chosen
-        self._reserve(rows, k + n)
+        batch = self._reserve(rows, k + n)
         step = max(1, PROMPT_TOKENS // k)
-        for start in range(0, rows, self.batch):
-            out = chosen[start : start + self.batch]
+        for start in range(0, rows, batch):
+            out = chosen[start : start + batch]
             for row in range(0, len(out), step):
                 part = ids[start + row : start + min(row + step, len(out))]
                 out[row : row + len(part), 0] = self._prompt(part, row)
@@ -125,20 +141,14 @@ class Llama:
                 out[:, i] = self._token(out[:, i - 1], k + i - 1)
         return chosen
 
-    def _reserve(self, rows: int, length: int) -> None:
-        """A cache for sequences of `length` ids, as many at a time as fit and no more than there are."""
-        each = 2 * 4 * len(self._layers) * self.shared * self.width * length
-        batch = min(rows, max(FEWEST, min(MOST, CACHE_BYTES // each)))
-        if length <= self._length and batch <= self.batch:
-            return
-        shape = len(self._layers), batch, self.shared, length, self.width
-        self._keys = self._values = torch.empty(0)  # give back before asking for more
-        self._keys, self._values = torch.empty(shape), torch.empty(shape)
-        self._queries = torch.empty(batch, self.heads, self.width)
-        self._length, self.batch = length, batch
+    def _reserve(self, rows: int, length: int) -> int:
+        """Make room for sequences of `length` ids; returns how many at a time."""
+        self._keys, self._values = self._cache.room(len(self._layers), self.shared, self.width, length, rows)
+        self._queries = torch.empty(self._keys.shape[1], self.heads, self.width)
         cos, sin = self._rotary(self._queries, torch.arange(length)[None])
         half = self.width // 2
         self._turn = torch.complex(cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous())
+        return len(self._queries)
 
     def _prompt(self, ids: Tensor, row: int) -> Tensor:
         """[rows] the ids that follow prompts [rows, k]; their keys and values go to the cache from `row`."""

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from analysis360.engines import STOPPED, Forced, Ids
-from analysis360.engines.llama import Llama, fits
+from analysis360.engines.llama import Cache, Llama, fits
 from analysis360.engines.weights import check_same_model, load_config, load_model
 from analysis360.errors import EngineError
 from analysis360.series import Checkpoint
@@ -33,6 +33,7 @@ class TorchEngine:
         self._first: tuple[Checkpoint, Any] | None = None
         self._model: Any = None
         self._fast: Llama | None = None
+        self._cache = Cache()
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Load the checkpoint's model; the one before is given back first, so that memory holds one."""
@@ -50,7 +51,7 @@ class TorchEngine:
         """Greedy continuation [batch, n]; see `Engine.generate`."""
         model = self._ready(ids)
         if fits(model.config, self.dtype, self.device):
-            self._fast = self._fast or Llama(model)
+            self._fast = self._fast or Llama(model, self._cache)
             chosen = self._fast.generate(torch.from_numpy(ids.astype(np.int64)), n)
             return cut_at_stop(chosen.numpy().astype(np.int32), stop)
         out = [self._continue(model, ids[i : i + BATCH], n) for i in range(0, len(ids), BATCH)]
@@ -101,6 +102,7 @@ class TorchEngine:
     def close(self) -> None:
         """Drop the model."""
         self._model = self._fast = self._first = None
+        self._cache = Cache()
 
     def _ready(self, ids: Ids) -> Any:
         if self._model is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Unit:
-    """The thing that is computed once, looked up, resumed and sharded: one batch of one chunk under one checkpoint."""
+    """What is computed once, looked up, resumed and sharded: sequences of one chunk under one checkpoint."""
 
     checkpoint: Checkpoint
     chunk: Chunk
@@ -47,8 +48,8 @@ class Task(Protocol):
     def units(self) -> list[Unit]:
         """Everything asked for, checkpoint by checkpoint."""
 
-    def run(self, engine: Engine, unit: Unit) -> pa.Table:
-        """Compute one unit: a table with a `position` column and the task's own."""
+    def run(self, engine: Engine, units: Sequence[Unit]) -> list[pa.Table]:
+        """Compute units of the checkpoint that is loaded: of each a table with `position` and the task's columns."""
 
     def settings(self) -> dict[str, Any]:
         """Everything of ours that changes a number; its digest names the results."""

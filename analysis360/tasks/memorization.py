@@ -90,15 +90,23 @@ class Memorization:
             for chunk in chunks
         ]
 
-    def run(self, engine: Engine, unit: Unit) -> pa.Table:
-        """Score one unit: position, correct, exact_prefix, match (see `match_table`)."""
-        k, ids = self.how.prompt_tokens, self.panels[unit.chunk.name].ids[unit.start : unit.stop]
+    def run(self, engine: Engine, units: Sequence[Unit]) -> list[pa.Table]:
+        """Score units of one checkpoint: position, correct, exact_prefix, match of each (see `match_table`)."""
+        k, ids = self.how.prompt_tokens, self._ids(units)
         stop = (self.eos,) if self.how.compat and self.eos is not None else ()
         generated = engine.generate(ids[:, :k], self.how.continuation_tokens, stop=stop)
         if self.how.compat:
             pad = self.pad if self.pad is not None else self.eos
             generated = np.where(generated == STOPPED, STOPPED if pad is None else pad, generated)
-        return match_table(ids[:, k:], generated, unit.start)
+        ends = np.cumsum([len(unit) for unit in units])
+        return [
+            match_table(ids[end - len(unit) : end, k:], generated[end - len(unit) : end], unit.start)
+            for end, unit in zip(ends, units, strict=True)
+        ]
+
+    def _ids(self, units: Sequence[Unit]) -> Ids:
+        """[sequences of all units, k + l]"""
+        return np.concatenate([self.panels[unit.chunk.name].ids[unit.start : unit.stop] for unit in units])
 
 
 def match_table(truth: Ids, generated: Ids, start: int = 0) -> pa.Table:
