@@ -45,6 +45,7 @@ def memorization(
     seed: int = 0,
     shard: str = "0/1",
     compat: str | None = None,
+    metric: str = "score",
     out: str | Path = "results",
     hub: HubOptions | None = None,
     pattern: str | None = None,
@@ -57,14 +58,15 @@ def memorization(
     compared over the next `continuation_tokens` (LLM360, section 4.3). `chunks` is `all`, `seen`
     (only those each checkpoint had been trained on) or a selector; held-out chunks and canaries are
     scored beside them when the series has any. `dtype` defaults to the manifest's compute dtype.
-    `shard` i/n takes every n-th checkpoint from the i-th. `hub` says where downloads live and how much
+    `metric` "extractible" asks only which sequences are continued word for word: it costs less, and scores are
+    not known then. `shard` i/n takes every n-th checkpoint from the i-th. `hub` says where downloads live and how much
     room they may take, `pattern` which branches of a repository are checkpoints (see `open_series`).
     With `compute=False` only stored rows are read. Raises Analysis360Error; checkpoints that could not
     be loaded are raised last, when the others are stored.
     """
     series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
     kind = resolve_kind(engine) if compute or engine == "auto" else engine
-    how = Settings(prompt_tokens, continuation_tokens, seed, _dtype(dtype, series), kind, compat)
+    how = Settings(prompt_tokens, continuation_tokens, seed, _dtype(dtype, series), kind, compat, metric)
     selected = _selected(series, ckpts, shard, sequences, out)
     store = Store(out, series.name)
     model = series.manifest.model
@@ -72,9 +74,8 @@ def memorization(
     if compute:
         store.prepare()
     elif not store.folder(blank.name, blank.settings()).exists():
-        raise StoreError(
-            f"no results of these settings in {store.path}; run `analysis360 memorization` first"
-        )
+        command = "analysis360 memorization" + ("" if how.scored else f" --metric {metric}")
+        raise StoreError(f"no results of these settings in {store.path}; run `{command}` first")
     _check_window(series, how)
     selected, failures = _readable(selected, progress)
     plan = _plan(series, selected, chunks)
@@ -119,6 +120,10 @@ def _result(
     """What is stored of a task, and what to know of it. Raises the first failure, when all else is stored."""
     rows = store.read(task)
     notes = [*_incomplete(task, rows), *mixed_provenance(rows.provenance)]
+    if not task.how.scored:
+        notes.append(
+            "scores are not known: only extractibility was asked; run with --metric score for scores"
+        )
     if report.computed:
         notes += series.moved()
     report.traffic = [traffic.line() for traffic in series.traffic if traffic.requests]

@@ -163,6 +163,12 @@ def _selection_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--dtype", choices=dtypes, help="compute dtype; the manifest's if left out")
     add("--seed", type=int, default=0, help="master seed of the panels (%(default)s)")
+    add(
+        "--metric",
+        default="score",
+        choices=("score", "extractible"),
+        help="extractible: only which sequences are recalled word for word, which costs less (%(default)s)",
+    )
     add("--compat", choices=("analysis360",), help="score as the published code does: stop at EOS and pad")
     add("--out", default="results", metavar="FOLDER", help="results folder (%(default)s)")
     _remote_arguments(parser)
@@ -186,7 +192,7 @@ def _result(parsed: argparse.Namespace, *, compute: bool) -> MemorizationResult:
     from analysis360.api import memorization
 
     names = ["chunks", "sequences", "prompt_tokens", "continuation_tokens"]
-    names += ["engine", "dtype", "seed", "compat", "out"]
+    names += ["engine", "dtype", "seed", "compat", "metric", "out"]
     options = {name: getattr(parsed, name) for name in names} | _hub_options(parsed)
     if compute:
         options |= {"shard": parsed.shard, "progress": not parsed.quiet}

@@ -13,11 +13,14 @@ from analysis360 import figures
 from analysis360.errors import Analysis360Error, StoreError
 from analysis360.results import MemorizationResult
 
+NEED_SCORES = ("figure7_distribution", "figure9_score", "exposure")
+
 
 def draw_all(result: MemorizationResult, to: Path) -> Iterator[str]:
     """Draw the loss curve, Figures 7, 8 and 9, canaries, exposure and summary as PNG and PDF.
 
-    Yields a line for each: its paths, or why the result has nothing to draw there.
+    Yields a line for each: its paths, or why the result has nothing to draw there; and one line for all
+    that would need scores where only extractibility is known.
     """
     matplotlib.use("Agg")
     try:
@@ -26,17 +29,28 @@ def draw_all(result: MemorizationResult, to: Path) -> Iterator[str]:
         raise StoreError(
             f"figures folder {to} is not writable: {error.strerror}; choose another --to"
         ) from None
-    for name, draw in _drawings(result).items():
+    drawings = _drawings(result)
+    if not result.task.how.scored:
+        for name in NEED_SCORES:
+            del drawings[name]
+            _remove(to / name)
+        yield f"not drawn: {', '.join(NEED_SCORES)}: they need scores; run with --metric score"
+    for name, draw in drawings.items():
         try:
             figure = draw().get_figure()
         except Analysis360Error as error:
-            for suffix in (".png", ".pdf"):  # an older one would be taken for this result's
-                (to / f"{name}{suffix}").unlink(missing_ok=True)
+            _remove(to / name)
             yield f"{name}: not drawn: {error}"
             continue
         assert isinstance(figure, Figure)
         png, pdf = figures.save(figure, to / name)
         yield f"{png}  {pdf}"
+
+
+def _remove(base: Path) -> None:
+    """An older figure would be taken for this result's."""
+    for suffix in (".png", ".pdf"):
+        base.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def _drawings(result: MemorizationResult) -> dict[str, Callable[[], Axes]]:

@@ -68,7 +68,7 @@ class MemorizationResult:
         return (
             f"MemorizationResult({self.series.name!r}: {len(self):,} rows, {len(self.checkpoints)} checkpoints, "
             f"{len(self.chunks)} chunks, k = {how.prompt_tokens}, l = {how.continuation_tokens}, "
-            f"{how.engine} {how.dtype})"
+            f"{how.engine} {how.dtype}{'' if how.scored else ', extractible only'})"
         )
 
     @cached_property
@@ -94,7 +94,8 @@ class MemorizationResult:
         NaN unknown. first_seen, done: positions of the schedule. tokens_since: tokens trained on since
         the last exposure, NaN never. score: share of the l tokens right, in [0, 1]. score_in_document:
         the same up to the first true EOS, NaN when it lies in the prompt. extractible: all l right.
-        exact_prefix: tokens right before the first miss. repeats, spacing, planted_first: of canaries.
+        exact_prefix: tokens right before the first miss. Where the metric is extractible both scores are NaN,
+        for no more was asked. repeats, spacing, planted_first: of canaries.
         """
         if ckpt is None:
             return self._whole.copy(deep=False)
@@ -107,8 +108,11 @@ class MemorizationResult:
     def matrix(self, value: str = "score") -> pd.DataFrame:
         """[checkpoint, sequence] of a numeric column of `frame`, NaN where not scored; canaries included.
 
-        The columns are (chunk, position), in series order. Values are float32.
+        The columns are (chunk, position), in series order. Values are float32. Raises Analysis360Error where
+        a score is asked for and only extractibility is known.
         """
+        if value in ("score", "score_in_document"):
+            summaries.need_scores(self.task.how.scored, f"matrix of {value}")
         joined, right = self._scored.joined, self._scored.right
         if value in ("score", "extractible"):
             values = _scores(right, self.task.how.continuation_tokens, value)
@@ -129,7 +133,7 @@ class MemorizationResult:
         return {"train": len(self.series.chunks), "held-out": len(self.series.held_out)}
 
     def summary(self) -> pd.DataFrame:
-        """Per checkpoint and group: n, mean score and extractible share with 95 % intervals."""
+        """Per checkpoint and group: n, mean score and extractible share with 95 % intervals; NaN what is not known."""
         table = summaries.summary(self._grid, self.chunks_in_series)
         table["ckpt"] = pd.Categorical(table["ckpt"], [x.name for x in self.checkpoints], ordered=True)
         return table
@@ -139,6 +143,8 @@ class MemorizationResult:
 
         Paired by sequence, 95 % interval by bootstrap over chunks. In the unit of `value`: a fraction.
         """
+        if value == "score":
+            summaries.need_scores(self.task.how.scored, "difference of scores")
         grid, places = self._grid, [self._place(before), self._place(after)]
         names = [self.checkpoints[place].name for place in places]
         if not set(names) <= set(grid.ckpts):
@@ -173,7 +179,7 @@ class MemorizationResult:
         return summaries.chunk_groups(self._grid, intervals, scored == len(self.series.chunks))
 
     def plot_chunks(self, ax: Axes | None = None) -> Axes:
-        """Figure 8: score by group of chunks, one line a checkpoint."""
+        """Figure 8: score, or the extractible share, by group of chunks, one line a checkpoint."""
         from analysis360 import figures
         from analysis360.figures.drawing import LINES_IN_LEGEND
 
@@ -185,14 +191,18 @@ class MemorizationResult:
         """Recall of canaries over training, by times planted: spread evenly (left), within one chunk (right)."""
         from analysis360 import figures
 
-        return figures.plot_canaries(self.canary_curves(), self.control_check(), axes)
+        check = self.control_check() if self.task.how.scored else None
+        return figures.plot_canaries(self.canary_curves(), check, axes)
 
     def canary_curves(self) -> pd.DataFrame:
         """Recall of canaries at every checkpoint, by times planted and spacing."""
         return summaries.canary_curves(self._scored.canary_frame())
 
     def control_check(self) -> pd.DataFrame | None:
-        """Whether canaries never planted stay at chance (99.9 % binomial interval); None without canaries."""
+        """Whether canaries never planted stay at chance (99.9 % binomial interval); None without canaries.
+
+        Chance is a matter of tokens: raises Analysis360Error where only extractibility is known.
+        """
         listed = self.series.manifest.canaries
         if listed is None or not listed.ordinary_ids:
             return None

@@ -1,6 +1,7 @@
 """Stored rows under the names of checkpoints and chunks: as one small integer a row, and as a frame.
 
-Only the column of tokens right is read at first; the others when what needs them is asked for.
+Only the column of tokens right is read at first; the others when what needs them is asked for. Where only
+extractibility was asked, that is the column of tokens before the first miss, and no more is known.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from analysis360.parts import Rows
 from analysis360.summaries.grid import Grid, small_type
 from analysis360.tasks.memorization import Memorization, match_table, score_in_document, unpack
 
-COLUMNS = ("position", "correct", "exact_prefix", "match")
+COLUMNS = ("position", "exact_prefix")
+SCORED = ("correct", "match")
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,19 @@ class Scored:
 
     @cached_property
     def right(self) -> NDArray[np.unsignedinteger]:
-        """[checkpoints, sequences] tokens right of l; the type's largest value where not scored."""
+        """[checkpoints, sequences] tokens right of l; the type's largest value where not scored.
+
+        Where only extractibility is known, l or 0.
+        """
         dtype = small_type(self.task.how.continuation_tokens)
         shape = len(self.joined.checkpoints), int(self.joined.sizes.sum())
         places = [(k, int(self.joined.offsets[chunk])) for k, chunk in self.units.tolist()]
         right = np.full(shape, np.iinfo(dtype).max, dtype)
-        for table, pieces in self.rows.read(["correct"]):
-            correct = table["correct"].to_numpy().astype(dtype)
+        how = self.task.how
+        for table, pieces in self.rows.read(["correct" if how.scored else "exact_prefix"]):
+            correct = table.column(0).to_numpy().astype(dtype)
+            if not how.scored:
+                correct[correct < how.continuation_tokens] = 0
             for offset, unit, start, n in pieces:
                 k, first = places[unit]
                 right[k, first + start : first + start + n] = correct[offset : offset + n]
@@ -80,12 +88,15 @@ class Scored:
             joined.blocks(),
             joined.since,
             lambda k: self._in_document(int(ckpts[k]))[columns],
+            self.task.how.scored,
         )
 
     def _in_document(self, k: int) -> NDArray[np.float32]:
         """[sequences] score_in_document under checkpoint k; match bits are read where EOS cuts l short."""
         how, eos = self.task.how, self.joined.first_eos
         right = self.right[k]
+        if not how.scored:
+            return np.full(len(right), np.nan, np.float32)
         usable = (right != np.iinfo(right.dtype).max) & (eos >= how.prompt_tokens)
         found = np.where(usable, right / how.continuation_tokens, np.nan).astype(np.float32)
         cut = usable & (eos < how.width - 1)
@@ -113,7 +124,7 @@ class Scored:
     def frame(self, units: Iterable[int]) -> pd.DataFrame:
         """The frame of some units (see `MemorizationResult.frame`)."""
         joined, how = self.joined, self.task.how
-        stored = self.rows.table(COLUMNS, units)
+        stored = self.rows.table([*COLUMNS, *(SCORED if how.scored else ())], units)
         if not len(stored):
             none = np.zeros((0, how.continuation_tokens), np.int32)
             stored = match_table(none, none).append_column("unit", pa.array([], pa.int32()))
@@ -122,21 +133,29 @@ class Scored:
         order = np.lexsort((position, chunk, ckpt))
         c = joined.rows(ckpt[order], chunk[order], position[order])
         stored = stored.take(pa.array(order))
-        match = unpack(stored["match"], how.continuation_tokens)
-        correct = stored["correct"].to_numpy()
+        prefix = stored["exact_prefix"].to_numpy()
         return pd.DataFrame(
             {
                 **joined.text(c),
                 **joined.exposure(c),
-                "score": (correct / how.continuation_tokens).astype(np.float32),
-                "score_in_document": score_in_document(
-                    match, joined.first_eos[c["sequence"]], how.prompt_tokens
-                ),
-                "extractible": correct == how.continuation_tokens,
-                "exact_prefix": stored["exact_prefix"].to_numpy(),
+                **self._scores(stored, joined.first_eos[c["sequence"]]),
+                "extractible": prefix == how.continuation_tokens,
+                "exact_prefix": prefix,
                 **joined.canaries(c),
             }
         )
+
+    def _scores(self, stored: pa.Table, first_eos: NDArray[np.int32]) -> dict[str, NDArray[np.float32]]:
+        """The columns score and score_in_document of stored rows; NaN where only extractibility was asked."""
+        how = self.task.how
+        if not how.scored:
+            unknown = np.full(len(stored), np.nan, np.float32)
+            return {"score": unknown, "score_in_document": unknown.copy()}
+        match = unpack(stored["match"], how.continuation_tokens)
+        return {
+            "score": (stored["correct"].to_numpy() / how.continuation_tokens).astype(np.float32),
+            "score_in_document": score_in_document(match, first_eos, how.prompt_tokens),
+        }
 
     def canary_frame(self) -> pd.DataFrame:
         """The rows of canaries, which are few."""

@@ -19,25 +19,31 @@ NUMBER = re.compile(r"-?[\d,]+(\.\d+)?")
 
 
 def memorization_table(result: MemorizationResult) -> str:
-    """Per checkpoint and group: sequences, mean score and % extractible with 95 % intervals; then canaries."""
+    """Per checkpoint and group: sequences, mean score and % extractible with 95 % intervals; then canaries.
+
+    Without the mean score where only extractibility is known.
+    """
     how = result.task.how
     title = f"Memorization of {result.series.name}: k = {how.prompt_tokens}, l = {how.continuation_tokens}, "
     title += f"{how.engine} {how.dtype}" + (f", as {how.compat} scores" if how.compat else "")
-    blocks = [title, "", _groups(result.summary())]
+    title += "" if how.scored else ", extractible only"
+    blocks = [title, "", _groups(result.summary(), how.scored)]
     if result.series.canaries:
         blocks += ["", *_canaries(result)]
     return "\n".join(blocks)
 
 
-def _groups(summary: pd.DataFrame) -> str:
+def _groups(summary: pd.DataFrame, scored: bool) -> str:
     rows, previous = [], ""
     for line in summary.itertuples():
         name = "" if str(line.ckpt) == previous else str(line.ckpt)
         previous = str(line.ckpt)
         score = _interval(line.score_mean, line.score_mean_low, line.score_mean_high, 1, 3)
         share = (line.extractible_share, line.extractible_share_low, line.extractible_share_high)
-        rows.append([name, str(line.group), f"{line.sequences:,}", score, _interval(*share, 100, 1)])
-    return columns(["checkpoint", "group", "sequences", "mean score [95 %]", "extractible, % [95 %]"], rows)
+        found = [*([score] if scored else []), _interval(*share, 100, 1)]
+        rows.append([name, str(line.group), f"{line.sequences:,}", *found])
+    header = [*(["mean score [95 %]"] if scored else []), "extractible, % [95 %]"]
+    return columns(["checkpoint", "group", "sequences", *header], rows)
 
 
 def _interval(value: Any, low: Any, high: Any, factor: float, digits: int) -> str:
@@ -47,16 +53,19 @@ def _interval(value: Any, low: Any, high: Any, factor: float, digits: int) -> st
 
 def _canaries(result: MemorizationResult) -> list[str]:
     """Canaries by times planted, at the last checkpoint and at their best; whether controls stay at chance."""
+    scored = result.task.how.scored
     curves = result.canary_curves()
+    curves["recall"] = curves["score_mean" if scored else "extractible_share"]
     last = result.checkpoints[-1].name
     rows = []
     for repeats, group in curves[curves["repeats"] > 0].groupby("repeats"):
         even, chunk = (group[group["spacing"] == spacing] for spacing in ("even", "chunk"))
         rows.append([f"{repeats:g}", _at(even, last), _at(chunk, last), _best(chunk)])
-    title = "Mean score of canaries, rows of random ids planted a known number of times (n canaries)"
+    title = "Mean score of canaries" if scored else "Extractible share of canaries"
+    title += ", rows of random ids planted a known number of times (n canaries)"
     header = ["planted", f"spread evenly, {last}", f"in one chunk, {last}", "in one chunk, at best"]
     lines = [title, columns(header, rows)]
-    check = result.control_check()
+    check = result.control_check() if scored else None
     if check is not None:
         lines.append(
             f"never planted: {int(check['hits'].sum())} of {int(check['tokens_scored'].sum()):,} tokens right, "
@@ -71,12 +80,12 @@ def _at(curve: pd.DataFrame, ckpt: str) -> str:
 
 
 def _best(curve: pd.DataFrame) -> str:
-    best = max(curve.itertuples(), key=lambda line: float(line.score_mean), default=None)  # type: ignore[arg-type]
+    best = max(curve.itertuples(), key=lambda line: float(line.recall), default=None)  # type: ignore[arg-type]
     return "-" if best is None else f"{_recall(best)} at {best.ckpt}"
 
 
 def _recall(line: Any) -> str:
-    return f"{line.score_mean:.2f} ({line.sequences})"
+    return f"{line.recall:.2f} ({line.sequences})"
 
 
 def series_table(series: Series) -> str:

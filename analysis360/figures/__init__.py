@@ -37,6 +37,7 @@ from analysis360.figures.drawing import (
     check,
     finish,
     masked,
+    measure_of,
     pair_or_new,
     progress_key,
     short,
@@ -173,32 +174,34 @@ def _shares(table: pd.DataFrame) -> pd.DataFrame:
 def plot_chunks(table: pd.DataFrame, ax: Axes | None = None, held_out: pd.DataFrame | None = None) -> Axes:
     """Mean memorization score of each checkpoint on chunks in the order they were trained on (Figure 8).
 
+    The extractible share where the table has no scores.
+
     `table` is `summaries.chunk_groups(...)`.  A disc marks each checkpoint's last seen group; what lies right
     of it, dotted, it had not been trained on.  Bands are 95 % intervals (up to 12 checkpoints).  Beyond 40
     checkpoints the lines become rows of a heat map.  `held_out`, if given, is `summaries.summary(...)`, whose
     held-out text is drawn in a column of its own.
     """
     check(table, "ckpt tokens group group_tokens score_mean seen latest")
-    ax = axes_or_new(ax, 7.6, 4.6)
+    ax, shown = axes_or_new(ax, 7.6, 4.6), measure_of(table)
     names = [str(name) for name in table["ckpt"].cat.remove_unused_categories().cat.categories]
     ends = table.drop_duplicates("group").set_index("group")["group_tokens"].sort_index()
     labels = ["not yet" if np.isnan(end) else short(float(end)) for end in ends]
     n = table.groupby("ckpt", observed=True)["sequences"].sum()
     held = None if held_out is None else held_out[held_out["group"] == "held-out text"]
     if len(names) > ROWS_AS_LINES:
-        chunk_heat(ax, table, names, labels, held)
+        chunk_heat(ax, table, names, labels, held, shown)
         note = f"white line: latest text seen; right of it not yet seen; {span(n)} sequences a row"
     else:
-        bands = chunk_lines(ax, table, ends, held)
+        bands = chunk_lines(ax, table, ends, held, shown)
         tokens = table.drop_duplicates("ckpt").sort_values("ckpt")["tokens"].to_numpy(np.float64)
         progress_key(ax, names, tokens)
         note = f"disc: latest text seen; dotted: not yet seen; {span(n)} sequences a checkpoint{bands}"
         if labels[-1] == "not yet":
             ax.axvspan(len(labels) - 1.5, len(labels) - 0.5, color=PALE, alpha=0.5, lw=0, zorder=0)
-        ax.set_ylabel("mean memorization score (%)")
+        ax.set_ylabel(shown.label)
     chunk_ticks(ax, labels, held is not None)
     ax.set_xlabel("chunks, by tokens trained when first trained on")
-    return finish(ax, "Memorization by when the text was seen", note, grid=len(names) <= ROWS_AS_LINES)
+    return finish(ax, f"{shown.title} by when the text was seen", note, grid=len(names) <= ROWS_AS_LINES)
 
 
 WHOSE = {"seen": "trained on by both", "all": "trained on or not", "held-out": "never trained on"}
@@ -254,11 +257,12 @@ def plot_canaries(
     """Recall of canaries over training, planted evenly (left) or in one chunk (right), by times planted.
 
     `curves` is `summaries.canary_curves(...)`; canaries never planted are dashed grey in both panels.
-    Triangles at the foot mark the first planting.  `control`, if given, is `summaries.control_check(...)`:
-    the share of tokens that chance alone explains is shaded, and checkpoints outside it are ringed.
+    The extractible share where there are no scores.  Triangles at the foot mark the first planting.
+    `control`, if given, is `summaries.control_check(...)`: the share of tokens that chance alone explains is shaded, and checkpoints outside it are ringed.
     """
     check(curves, "tokens repeats spacing score_mean sequences planted_first_tokens")
     left, right = pair_or_new(axes)
+    shown = measure_of(curves)
     counts = sorted(curves.loc[curves["repeats"] > 0, "repeats"].unique())
     for ax, spacing, title in (
         (left, "even", "Canaries planted evenly"),
@@ -273,15 +277,15 @@ def plot_canaries(
             label, x = f"{repeats:g} ×", values(part, "tokens")
             marker = "o" if len(part) <= 40 else ""
             ax.plot(
-                x, 100 * values(part, "score_mean"), color=colour, lw=1.6, marker=marker, ms=3.5, label=label
+                x, 100 * values(part, shown.column), color=colour, lw=1.6, marker=marker, ms=3.5, label=label
             )
         _plantings(ax, panel, counts)
-        _never_planted(ax, curves[curves["repeats"] == 0], control)
+        _never_planted(ax, curves[curves["repeats"] == 0], control, shown.column)
         ax.set_ylim(-3, 103)
         tokens_axis(ax)
         n = panel["sequences"]
         finish(ax, title, f"{span(n)} canaries a line" if len(n) else "none in this frame")
-    left.set_ylabel("mean memorization score (%)")
+    left.set_ylabel(shown.label)
     right.tick_params(labelleft=False)
     right.legend(
         title="planted",
@@ -308,12 +312,12 @@ def _plantings(ax: Axes, panel: pd.DataFrame, counts: list[float]) -> None:
             ax.axvline(place, color=GREY, lw=0.8, ls=":", zorder=0)
 
 
-def _never_planted(ax: Axes, never: pd.DataFrame, control: pd.DataFrame | None) -> None:
+def _never_planted(ax: Axes, never: pd.DataFrame, control: pd.DataFrame | None, column: str) -> None:
     if len(never):
         part = never.sort_values("tokens")
         n = int(part["sequences"].max())
         style: dict[str, Any] = {"color": GREY, "lw": 1.4, "ls": "--", "label": f"never (n = {n:,})"}
-        ax.plot(values(part, "tokens"), 100 * values(part, "score_mean"), **style)
+        ax.plot(values(part, "tokens"), 100 * values(part, column), **style)
     if control is not None and len(control):
         x, n_tokens = values(control, "tokens"), values(control, "tokens_scored")
         low, high = (100 * values(control, name) / n_tokens for name in ("hits_low", "hits_high"))
@@ -381,25 +385,26 @@ def _exposure_scale(ax: Axes, profile: pd.DataFrame) -> None:
 def plot_summary(summary: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Mean memorization score of trained, untrained and held-out text and of canaries over training.
 
-    `summary` is `summaries.summary(...)`; bands are its 95 % intervals.
+    `summary` is `summaries.summary(...)`; bands are its 95 % intervals.  The extractible share where it has no
+    scores.
     """
     check(summary, "tokens group sequences score_mean score_mean_low score_mean_high")
-    ax = axes_or_new(ax, 8.0, 4.2)
+    ax, shown = axes_or_new(ax, 8.0, 4.2), measure_of(summary)
     for group, (colour, marker, line) in GROUP_STYLES.items():
         part = summary[summary["group"] == group].sort_values("tokens")
         if part.empty:
             continue
-        x, y = values(part, "tokens"), 100 * values(part, "score_mean")
-        low, high = (100 * values(part, f"score_mean_{side}") for side in ("low", "high"))
+        x, y = values(part, "tokens"), 100 * values(part, shown.column)
+        low, high = (100 * values(part, f"{shown.column}_{side}") for side in ("low", "high"))
         label = f"{group}\n(n = {span(part['sequences'])})"
         few = len(part) <= 40
         ax.plot(x, y, color=colour, ls=line, lw=1.6, marker=marker if few else "", ms=4.5, label=label)
         if group != "never planted":  # what chance allows there is `control_check`'s to say
             ax.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
     tokens_axis(ax)
-    ax.set_ylabel("mean memorization score (%)")
+    ax.set_ylabel(shown.label)
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), labelspacing=1)
-    return finish(ax, "Memorization over training", "bands: 95 % intervals; n: sequences a checkpoint")
+    return finish(ax, f"{shown.title} over training", "bands: 95 % intervals; n: sequences a checkpoint")
 
 
 def save(fig: Figure, path_without_suffix: str | Path) -> tuple[Path, Path]:

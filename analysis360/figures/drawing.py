@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -28,6 +28,23 @@ PROGRESS = LinearSegmentedColormap.from_list(
 LINES_IN_LEGEND = 12  # more lines than this get a colour bar
 
 Floats = NDArray[np.float64]
+
+
+class Measure(NamedTuple):
+    """A column that means are drawn of, as axes and titles call it."""
+
+    column: str
+    label: str
+    title: str
+
+
+SCORE = Measure("score_mean", "mean memorization score (%)", "Memorization")
+EXTRACTIBLE = Measure("extractible_share", "extractible sequences (%)", "Extractibility")
+
+
+def measure_of(table: pd.DataFrame) -> Measure:
+    """What a table has to show: scores, or the extractible share where no score is known."""
+    return EXTRACTIBLE if table["score_mean"].isna().all() else SCORE
 
 
 def check(table: pd.DataFrame, columns: str) -> None:

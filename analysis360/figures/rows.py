@@ -18,6 +18,7 @@ from analysis360.figures.drawing import (
     PROGRESS,
     VERMILLION,
     Floats,
+    Measure,
     masked,
     thin,
     values,
@@ -61,7 +62,9 @@ def distribution_heat(ax: Axes, grid: Floats, scores: Floats) -> None:
     bar.ax.tick_params(labelsize=8)
 
 
-def chunk_lines(ax: Axes, table: pd.DataFrame, ends: pd.Series, held: pd.DataFrame | None) -> str:
+def chunk_lines(
+    ax: Axes, table: pd.DataFrame, ends: pd.Series, held: pd.DataFrame | None, shown: Measure
+) -> str:
     """Draw a line per checkpoint over its chunk groups; returns what the note should say of bands."""
     column = {group: x for x, group in enumerate(ends.index)}
     parts = [(str(name), part) for name, part in table.groupby("ckpt", observed=True)]
@@ -69,25 +72,27 @@ def chunk_lines(ax: Axes, table: pd.DataFrame, ends: pd.Series, held: pd.DataFra
     for i, (name, part) in enumerate(parts):
         colour = PROGRESS(i / max(len(parts) - 1, 1))
         x = part["group"].map(column).to_numpy(np.float64)
-        _chunk_line(ax, x, part, colour, name if few else None, few)
+        _chunk_line(ax, x, part, colour, name if few else None, few, shown.column)
     if held is not None and len(held):
         width = _column_width(len(ends))
         middle = len(ends) - 1 + 2 * width
         spread = middle + np.linspace(-0.8, 0.8, len(held)) * width if len(held) > 1 else [middle]
         colours = [PROGRESS(i / max(len(held) - 1, 1)) for i in range(len(held))]
-        ax.scatter(spread, 100 * values(held, "score_mean"), c=colours, marker="s", s=18 if few else 7)
+        ax.scatter(spread, 100 * values(held, shown.column), c=colours, marker="s", s=18 if few else 7)
         ax.axvline(len(ends) - 0.5, color=GREY, lw=0.8)
-    return "; bands: 95 % intervals" if few and table["score_mean_low"].notna().any() else ""
+    return "; bands: 95 % intervals" if few and table[f"{shown.column}_low"].notna().any() else ""
 
 
-def _chunk_line(ax: Axes, x: Floats, part: pd.DataFrame, colour: Any, label: str | None, few: bool) -> None:
-    score, seen = 100 * values(part, "score_mean"), part["seen"].to_numpy(bool)
+def _chunk_line(
+    ax: Axes, x: Floats, part: pd.DataFrame, colour: Any, label: str | None, few: bool, column: str
+) -> None:
+    score, seen = 100 * values(part, column), part["seen"].to_numpy(bool)
     width = 1.6 if few else 0.7
     last = int(seen.sum()) - 1
     ax.plot(x[seen], score[seen], color=colour, lw=width, label=label, marker="o" if few else "", ms=2.5)
     ax.plot(x[max(last, 0) :], score[max(last, 0) :], color=colour, lw=width * 0.8, ls=":", alpha=0.8)
     if few:
-        low, high = 100 * values(part, "score_mean_low"), 100 * values(part, "score_mean_high")
+        low, high = 100 * values(part, f"{column}_low"), 100 * values(part, f"{column}_high")
         for side in (seen, ~seen):  # apart, or the step between them would be shaded as if it were uncertain
             ax.fill_between(x[side], low[side], high[side], color=colour, alpha=0.1, lw=0)
         ax.vlines(x[last : last + 1], low[last : last + 1], high[last : last + 1], color=colour, lw=1)
@@ -105,10 +110,15 @@ def _chunk_line(ax: Axes, x: Floats, part: pd.DataFrame, colour: Any, label: str
 
 
 def chunk_heat(
-    ax: Axes, table: pd.DataFrame, names: list[str], labels: list[str], held: pd.DataFrame | None
+    ax: Axes,
+    table: pd.DataFrame,
+    names: list[str],
+    labels: list[str],
+    held: pd.DataFrame | None,
+    shown: Measure,
 ) -> None:
-    """Mean score of every (checkpoint, chunk group) as a cell; the white line is the last group seen."""
-    pivot = table.pivot_table(index="ckpt", columns="group", values="score_mean", observed=True, dropna=False)
+    """The mean of every (checkpoint, chunk group) as a cell; the white line is the last group seen."""
+    pivot = table.pivot_table(index="ckpt", columns="group", values=shown.column, observed=True, dropna=False)
     grid = 100 * pivot.loc[names].to_numpy(np.float64)
     y = np.arange(len(names) + 1) - 0.5
     style: dict[str, Any] = {"cmap": "viridis", "rasterized": True}
@@ -123,14 +133,14 @@ def chunk_heat(
     ax.step(np.append(at[:1], at), np.append(where[:1], where + 1) - 0.5, where="post", color="white", lw=1.2)
     if held is not None and len(held):
         width = _column_width(len(labels))
-        strip = held.set_index(held["ckpt"].astype(str))["score_mean"].reindex(names).to_numpy(np.float64)
+        strip = held.set_index(held["ckpt"].astype(str))[shown.column].reindex(names).to_numpy(np.float64)
         start = len(labels) - 0.5 + width
         ax.pcolormesh([start, start + 2 * width], y, masked(100 * strip[:, None]), **style)
     kept = thin(len(names), 12)
     ax.set_yticks(kept, [names[i] for i in kept])
     ax.invert_yaxis()
     ax.set_ylabel("checkpoint")
-    ax.figure.colorbar(mesh, ax=ax, fraction=0.045, pad=0.02).set_label("mean memorization score (%)")
+    ax.figure.colorbar(mesh, ax=ax, fraction=0.045, pad=0.02).set_label(shown.label)
 
 
 def _column_width(groups: int) -> int:

@@ -7,7 +7,16 @@ import pandas as pd
 
 from analysis360 import statistics
 from analysis360.errors import Analysis360Error
-from analysis360.summaries.columns import axis_of, hits_of, is_value, named, require, scored
+from analysis360.summaries.columns import (
+    axis_of,
+    hits_of,
+    is_value,
+    named,
+    need_scores,
+    only_extractible,
+    require,
+    scored,
+)
 
 
 def canary_curves(frame: pd.DataFrame) -> pd.DataFrame:
@@ -33,7 +42,7 @@ def canary_curves(frame: pd.DataFrame) -> pd.DataFrame:
         }
     )
     table = plain.groupby(["ckpt", "repeats", "spacing"], sort=True).agg(
-        sequences=("score", "size"),
+        sequences=("extractible", "size"),
         score_mean=("score", "mean"),
         extractible_share=("extractible", "mean"),
         exposures_mean=("exposures", "mean"),
@@ -62,6 +71,7 @@ def control_check(
     Columns: ckpt, tokens, tokens_scored, hits, hits_expected, hits_low, hits_high, inside, level.
     """
     require(frame, "role exposures score repeats")
+    need_scores(not only_extractible(frame), "check of canaries never planted against chance")
     if ordinary_ids < 1:
         raise Analysis360Error(f"ordinary_ids must be at least 1, got {ordinary_ids}")
     ckpts = axis_of(frame, "ckpt")

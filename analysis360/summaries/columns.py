@@ -64,9 +64,22 @@ def is_value(frame: pd.DataFrame, column: str, value: str) -> Bools:
     return (frame[column] == value).to_numpy(bool)
 
 
+def only_extractible(frame: pd.DataFrame) -> bool:
+    """Whether a frame is of extractibility alone: no sequence of it has a score."""
+    return len(frame) > 0 and bool(frame["score"].isna().all())
+
+
 def scored(frame: pd.DataFrame) -> Bools:
-    """[rows] whether a sequence has a score."""
-    return frame["score"].notna().to_numpy(bool)
+    """[rows] whether a sequence has a score; all of them where only extractibility is known."""
+    return frame["score"].notna().to_numpy(bool) | only_extractible(frame)
+
+
+def need_scores(known: bool, what: str) -> None:
+    """Raise Analysis360Error where `what` is drawn from scores and they are not known."""
+    if not known:
+        raise Analysis360Error(
+            f"{what}: expected scores, but these results hold extractibility only; run with --metric score"
+        )
 
 
 def hits_of(scores: NDArray[Any], continuation_tokens: int) -> Ints:

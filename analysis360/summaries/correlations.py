@@ -44,6 +44,8 @@ def correlations(grid: Grid, value: str = "score", over: str = "seen") -> Correl
         raise Analysis360Error(
             f'expected "score" or "extractible", and one of {", ".join(OVER)}; got {value!r}, {over!r}'
         )
+    if value == "score":
+        grid.need_scores("correlation of scores")
     shared = _shared(grid, value == "extractible", _members(grid, over))
 
     def labelled(table: NDArray[np.float64] | NDArray[np.int64]) -> pd.DataFrame:

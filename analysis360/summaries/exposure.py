@@ -32,6 +32,7 @@ def exposure_profile(grid: Grid, bins: int | Sequence[float] = 8) -> pd.DataFram
     observations (sequence x checkpoint pairs), chunks, checkpoints. Raises Analysis360Error on bins that do
     not ascend.
     """
+    grid.need_scores("exposure profile")
     edges = _edges(grid, bins)
     trained, since = _by_bin(grid, edges)
     baselines = {name: _totals(grid, name) for name in GROUPS[1:3]}

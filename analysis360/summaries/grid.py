@@ -17,12 +17,25 @@ from numpy.typing import NDArray
 
 from analysis360.errors import Analysis360Error
 from analysis360.pairs import Small
-from analysis360.summaries.columns import Bools, Floats, Ints, axis_of, hits_of, is_value, require
+from analysis360.summaries.columns import (
+    Bools,
+    Floats,
+    Ints,
+    axis_of,
+    hits_of,
+    is_value,
+    need_scores,
+    only_extractible,
+    require,
+    scored,
+)
 
 GROUPS = ("trained text", "not yet trained", "held-out text", "canaries", "never planted")
 
 ROLES = ("train", "held-out", "canary")
-COLUMNS = "tokens role position exposures first_seen done tokens_since score score_in_document repeats"
+COLUMNS = (
+    "tokens role position exposures first_seen done tokens_since score score_in_document extractible repeats"
+)
 
 
 class Block(NamedTuple):
@@ -62,11 +75,17 @@ class Grid:
     """Of a checkpoint: [sequences] tokens trained on since the last exposure; NaN never or unknown."""
     in_document: Callable[[int], NDArray[np.floating]]
     """Of a checkpoint: [sequences] share of right tokens up to the first EOS; NaN where it has none."""
+    scored: bool = True
+    """False where only extractibility is known: `right` is then l or 0."""
 
     @property
     def gap(self) -> int:
         """What marks a sequence that was not scored."""
         return int(np.iinfo(self.right.dtype).max)
+
+    def need_scores(self, what: str) -> None:
+        """Raise Analysis360Error where `what` is drawn from scores and they are not known."""
+        need_scores(self.scored, what)
 
     @cached_property
     def chunk_of(self) -> Ints:
@@ -139,13 +158,13 @@ def split_equal(columns: NDArray[Any]) -> Iterator[Ints]:
 def grid_of(frame: pd.DataFrame, continuation_tokens: int) -> Grid:
     """The grid of a frame with the columns of `Result.frame()`; any row order and unused categories are fine.
 
-    Rows without a score count as not scored.  Raises Analysis360Error on missing columns, on scores that are
-    not multiples of 1/l, l being `continuation_tokens`, and where a sequence occurs twice at a checkpoint.
+    Rows without a score count as not scored; a frame without any score is of extractibility alone.  Raises
+    Analysis360Error on missing columns, on scores that are not multiples of 1/l, l being `continuation_tokens`, and where a sequence occurs twice at a checkpoint.
     """
     require(frame, COLUMNS)
     ckpts, chunks = axis_of(frame, "ckpt"), axis_of(frame, "chunk")
-    score = frame["score"].to_numpy(np.float64)
-    kept = ~np.isnan(score)
+    kept, alone = scored(frame), only_extractible(frame)
+    score = frame["extractible" if alone else "score"].to_numpy(np.float64)
     position = frame["position"].to_numpy(np.int64)
     sequences, key = np.unique(chunks.codes * (position.max(initial=0) + 1) + position, return_inverse=True)
     if len(np.unique(ckpts.codes * len(sequences) + key)) != len(frame):
@@ -185,4 +204,5 @@ def grid_of(frame: pd.DataFrame, continuation_tokens: int) -> Grid:
         blocks,
         since.__getitem__,
         inside.__getitem__,
+        not alone,
     )

@@ -25,11 +25,13 @@ MEASURES = [
 RESAMPLES = 1000
 
 
-def measures(counts: NDArray[np.integer[Any]], complete: bool, bounds: bool = True) -> dict[str, Any]:
+def measures(
+    counts: NDArray[np.integer[Any]], complete: bool, bounds: bool = True, *, scored: bool
+) -> dict[str, Any]:
     """The columns MEASURES of scored sequences counted by chunk and tokens right, `counts` [chunks, l + 1].
 
     Empty where nothing was scored.  `complete`: every chunk there could be is in, so that only the
-    sequences within chunks are a sample.
+    sequences within chunks are a sample.  Without `scored` only extractibility is known, and scores are NaN.
     """
     sizes = counts.sum(axis=1)
     used, n = int((sizes > 0).sum()), int(sizes.sum())
@@ -50,6 +52,8 @@ def measures(counts: NDArray[np.integer[Any]], complete: bool, bounds: bool = Tr
     else:
         score = statistics.bootstrap_over_clusters(counts @ levels, sizes, **options)
         share = statistics.bootstrap_over_clusters(hits, sizes, **options)
+    if not scored:
+        score = Interval(np.nan, np.nan, np.nan, 0)
     return {
         "sequences": n,
         "chunks": used,

@@ -40,7 +40,7 @@ def summary(grid: Grid, chunks_in_series: Mapping[str, int]) -> pd.DataFrame:
         known = ~np.isnan(inside)
         for g, group in enumerate(GROUPS):
             within = counts[g].sum(axis=0, keepdims=True) if g >= 3 else counts[g]
-            if row := measures(within, complete.get(group, False)):
+            if row := measures(within, complete.get(group, False), scored=grid.scored):
                 kept = known & grid.spread(members[g][k])
                 n = int(kept.sum())
                 mean = float(inside[kept].mean()) if n else np.nan
@@ -54,14 +54,14 @@ def summary(grid: Grid, chunks_in_series: Mapping[str, int]) -> pd.DataFrame:
 
 
 def mean_scores(grid: Grid, group: str) -> pd.DataFrame:
-    """Mean score of one of GROUPS at each checkpoint that has it, no more: ckpt, tokens, group, score_mean."""
+    """Of one of GROUPS, at each checkpoint that has it: ckpt, tokens, group, score_mean, extractible_share."""
     members = grid.members(group)
     rows = []
     for k in range(len(grid.ckpts)):
-        if row := measures(grid.tally(k, members[k]), complete=False, bounds=False):
-            mean = {"group": group, "score_mean": row["score_mean"]}
-            rows.append({"ckpt": k, "tokens": grid.tokens[k], **mean})
-    table = pd.DataFrame(rows, columns=["ckpt", "tokens", "group", "score_mean"])
+        if row := measures(grid.tally(k, members[k]), complete=False, bounds=False, scored=grid.scored):
+            means = {name: row[name] for name in ("score_mean", "extractible_share")}
+            rows.append({"ckpt": k, "tokens": grid.tokens[k], "group": group, **means})
+    table = pd.DataFrame(rows, columns=["ckpt", "tokens", "group", "score_mean", "extractible_share"])
     table["ckpt"] = named(grid.ckpts, table["ckpt"])
     return table
 
@@ -74,6 +74,7 @@ def distribution(grid: Grid, chunks: str = "seen") -> pd.DataFrame:
     sequences, share (of n; NaN if n = 0), n, extractible_share (the share at score 1, repeated on the
     checkpoint's rows): l + 1 rows per checkpoint.
     """
+    grid.need_scores("distribution of scores")
     if chunks not in DISTRIBUTED:
         raise Analysis360Error(f"chunks must be one of {', '.join(DISTRIBUTED)}, got {chunks!r}")
     members = grid.members(DISTRIBUTED[chunks])
@@ -118,7 +119,7 @@ def chunk_groups(grid: Grid, intervals: bool | None = None, complete: bool = Fal
     rows: list[dict[str, Any]] = []
     tallies = ((k, grid.tally(k, known[k])) for k in range(len(grid.ckpts)))
     for (k, counts), g in itertools.product(tallies, np.unique(group)):
-        if row := measures(counts[group == g], complete, bounds):
+        if row := measures(counts[group == g], complete, bounds, scored=grid.scored):
             rows.append({"ckpt": k, "tokens": grid.tokens[k], "group": g, "group_tokens": ends[g], **row})
     columns = ["ckpt", "tokens", "group", "group_label", "group_tokens", *MEASURES]
     table = pd.DataFrame(rows, columns=columns)
