@@ -258,7 +258,8 @@ def plot_canaries(
 
     `curves` is `summaries.canary_curves(...)`; canaries never planted are dashed grey in both panels.
     The extractible share where there are no scores.  Triangles at the foot mark the first planting.
-    `control`, if given, is `summaries.control_check(...)`: the share of tokens that chance alone explains is shaded, and checkpoints outside it are ringed.
+    `control`, if given, is `summaries.control_check(...)`: the share of tokens that chance alone explains is
+    shaded, and checkpoints outside it are ringed.
     """
     check(curves, "tokens repeats spacing score_mean sequences planted_first_tokens")
     left, right = pair_or_new(axes)

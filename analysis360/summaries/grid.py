@@ -159,7 +159,8 @@ def grid_of(frame: pd.DataFrame, continuation_tokens: int) -> Grid:
     """The grid of a frame with the columns of `Result.frame()`; any row order and unused categories are fine.
 
     Rows without a score count as not scored; a frame without any score is of extractibility alone.  Raises
-    Analysis360Error on missing columns, on scores that are not multiples of 1/l, l being `continuation_tokens`, and where a sequence occurs twice at a checkpoint.
+    Analysis360Error on missing columns, on scores that are not multiples of 1/l, l being
+    `continuation_tokens`, and where a sequence occurs twice at a checkpoint.
     """
     require(frame, COLUMNS)
     ckpts, chunks = axis_of(frame, "ckpt"), axis_of(frame, "chunk")
