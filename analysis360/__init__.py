@@ -22,6 +22,7 @@ from analysis360.errors import (
 
 if TYPE_CHECKING:
     from analysis360.api import memorization
+    from analysis360.engines import VllmOptions
     from analysis360.hub.options import HubOptions
     from analysis360.results import MemorizationResult
     from analysis360.series import Checkpoint, Chunk, Exposure, Series, open_series
@@ -33,6 +34,7 @@ _LAZY = {
     "Chunk": "analysis360.series",
     "Exposure": "analysis360.series",
     "HubOptions": "analysis360.hub.options",
+    "VllmOptions": "analysis360.engines",
     "MemorizationResult": "analysis360.results",
     "Series": "analysis360.series",
     "memorization": "analysis360.api",
@@ -54,6 +56,7 @@ __all__ = [
     "Series",
     "SeriesError",
     "StoreError",
+    "VllmOptions",
     "__version__",
     "memorization",
     "open_series",

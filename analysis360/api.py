@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from analysis360.engines import Engine, open_engine, resolve_kind
+from analysis360.engines import Engine, VllmOptions, open_engine, resolve_kind
 from analysis360.errors import CheckpointError, SelectionError, StoreError
 from analysis360.hub.threads import in_threads
 from analysis360.panel import Panel, draw_panel
@@ -49,6 +49,7 @@ def memorization(
     out: str | Path = "results",
     hub: HubOptions | None = None,
     pattern: str | None = None,
+    vllm: VllmOptions | None = None,
     progress: bool = True,
     compute: bool = True,
 ) -> MemorizationResult:
@@ -59,8 +60,9 @@ def memorization(
     (only those each checkpoint had been trained on) or a selector; held-out chunks and canaries are
     scored beside them when the series has any. `dtype` defaults to the manifest's compute dtype.
     `metric` "extractible" asks only which sequences are continued word for word: it costs less, and scores are
-    not known then. `shard` i/n takes every n-th checkpoint from the i-th. `hub` says where downloads live and how much
-    room they may take, `pattern` which branches of a repository are checkpoints (see `open_series`).
+    not known then. `shard` i/n takes every n-th checkpoint from the i-th. `hub` says where downloads live and
+    how much room they may take, `pattern` which branches of a repository are checkpoints (see `open_series`),
+    `vllm` how that engine runs.
     With `compute=False` only stored rows are read. Raises Analysis360Error; checkpoints that could not
     be loaded are raised last, when the others are stored.
     """
@@ -87,7 +89,7 @@ def memorization(
     task = replace(blank, plan=plan, panels=panels)
     report = Report()
     if compute:
-        report = sweep(task, store, _opener(how, series.checkpoints[0]), progress=progress)
+        report = sweep(task, store, _opener(how, series.checkpoints[0], vllm), progress=progress)
     report.failures[:0] = failures
     result = _result(series, selected, pieces, task, store, report)
     result.notes[:0] = [*series.notes, *_short(pieces, panels, sequences)]
@@ -142,8 +144,8 @@ def _dtype(dtype: str | None, series: Series) -> str:
     return dtype
 
 
-def _opener(how: Settings, like: Checkpoint) -> Callable[[], Engine]:
-    return partial(open_engine, how.engine, dtype=how.dtype, max_tokens=how.width, like=like)
+def _opener(how: Settings, like: Checkpoint, vllm: VllmOptions | None) -> Callable[[], Engine]:
+    return partial(open_engine, how.engine, dtype=how.dtype, max_tokens=how.width, like=like, vllm=vllm)
 
 
 def _check_window(series: Series, how: Settings) -> None:

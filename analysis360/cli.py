@@ -125,6 +125,13 @@ def _memorization_arguments(parser: argparse.ArgumentParser) -> None:
         "--shard", default="0/1", metavar="i/n", help="every n-th checkpoint from the i-th, from 0"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add = parser.add_argument_group("engine vllm").add_argument
+    add("--tensor-parallel", type=int, default=1, metavar="GPUS", help="that share a model (%(default)s)")
+    add(
+        "--batch-invariant",
+        action="store_true",
+        help="results that no other row of a batch can change; slower",
+    )
     parser.set_defaults(run=_memorization)
 
 
@@ -190,12 +197,14 @@ def _hub_options(parsed: argparse.Namespace) -> dict[str, Any]:
 
 def _result(parsed: argparse.Namespace, *, compute: bool) -> MemorizationResult:
     from analysis360.api import memorization
+    from analysis360.engines import VllmOptions
 
     names = ["chunks", "sequences", "prompt_tokens", "continuation_tokens"]
     names += ["engine", "dtype", "seed", "compat", "metric", "out"]
     options = {name: getattr(parsed, name) for name in names} | _hub_options(parsed)
     if compute:
         options |= {"shard": parsed.shard, "progress": not parsed.quiet}
+        options["vllm"] = VllmOptions(parsed.tensor_parallel, parsed.batch_invariant)
     return memorization(parsed.series, parsed.ckpts, compute=compute, **options)
 
 

@@ -35,6 +35,20 @@ class Forced:
     """[n, width - start] logit of the best id minus that of the second: a tie when near 0."""
 
 
+@dataclass(frozen=True)
+class VllmOptions:
+    """What only vLLM has; no part of a score's definition, and told with its provenance."""
+
+    tensor_parallel: int = 1
+    """GPUs that share each matrix product; more than 1 for models that do not fit one."""
+    batch_invariant: bool = False
+    """Results that do not depend on the batch they are computed in, at some cost in speed; GPUs only."""
+
+    def __post_init__(self) -> None:
+        if self.tensor_parallel < 1:
+            raise EngineError(f"tensor parallel {self.tensor_parallel}: expected at least 1")
+
+
 class Engine(Protocol):
     """Continues and scores sequences under one checkpoint at a time."""
 
@@ -79,7 +93,14 @@ def resolve_kind(kind: str) -> str:
     return "vllm" if torch.cuda.is_available() else "torch"
 
 
-def open_engine(kind: str, *, dtype: str, max_tokens: int, like: Checkpoint | None = None) -> Engine:
+def open_engine(
+    kind: str,
+    *,
+    dtype: str,
+    max_tokens: int,
+    like: Checkpoint | None = None,
+    vllm: VllmOptions | None = None,
+) -> Engine:
     """An engine for sequences of up to `max_tokens` ids, computing in `dtype`. Raises EngineError.
 
     Every checkpoint it loads must be the same model as `like`, or as the first one where that is not given.
@@ -88,7 +109,11 @@ def open_engine(kind: str, *, dtype: str, max_tokens: int, like: Checkpoint | No
     if kind == "vllm":
         from analysis360.engines.vllm_engine import VllmEngine
 
-        return VllmEngine(dtype=dtype, max_tokens=max_tokens, like=like)
+        return VllmEngine(dtype=dtype, max_tokens=max_tokens, like=like, options=vllm)
+    if vllm not in (None, VllmOptions()):
+        raise EngineError(
+            f"engine {kind} has no tensor-parallel or batch-invariant mode; use --engine vllm, or leave them out"
+        )
     from analysis360.engines.torch_engine import TorchEngine
 
     return TorchEngine(dtype=dtype, like=like)

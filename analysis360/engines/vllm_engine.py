@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis360.engines import Forced, Ids
+from analysis360.engines import Forced, Ids, VllmOptions
 from analysis360.engines.torch_engine import TorchEngine, cut_at_stop
 from analysis360.engines.weights import one_line
 from analysis360.errors import EngineError
@@ -17,11 +17,12 @@ from analysis360.series import Checkpoint
 
 TOLERANCE = {"float32": 2e-3, "bfloat16": 0.25, "float16": 0.05}
 """Largest difference of log-probability (nats) between vLLM and transformers on the same weights."""
-PROBES, PROBE_LENGTH = 2, 8
-MAX_SEQUENCES = 256
+PROBES, PROBE_LENGTH, PROBE_STEPS = 2, 8, 2
+MAX_SEQUENCES, STEP_TOKENS = 512, 16384
+"""What one step of vLLM takes: all prompts of 512 sequences at once, then a token of each."""
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in process: starts in seconds, and swaps need no pickling
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; the default reserves a share of the machine
+    "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB, taken as it is used; the default reserves a share of the machine
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",  # checkpoints are local folders by the time they are loaded
@@ -31,19 +32,24 @@ ENVIRONMENT = {
 class VllmEngine:
     """vLLM in this process; token ids in, token ids out, no tokenizer.
 
-    Greedy results can depend on the composition of a batch where two logits nearly tie, so callers
-    submit one unit a call.
+    Where two logits nearly tie, a greedy result can depend on the batch it was computed in, unless
+    `options.batch_invariant`. With `options.tensor_parallel` above 1 each part runs in a process of its own,
+    started anew: a script that asks for it needs the usual `if __name__ == "__main__":`.
     """
 
     kind = "vllm"
 
-    def __init__(self, dtype: str = "float32", max_tokens: int = 64, like: Checkpoint | None = None) -> None:
-        for key, value in ENVIRONMENT.items():
-            os.environ.setdefault(key, value)
-        # Unset, vLLM's CPU build drops to one thread.
-        os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    def __init__(
+        self,
+        dtype: str = "float32",
+        max_tokens: int = 64,
+        like: Checkpoint | None = None,
+        options: VllmOptions | None = None,
+    ) -> None:
+        self._options = options or VllmOptions()
+        prepare(self._options)
         self.dtype = dtype
-        self._max_tokens = max(max_tokens, PROBE_LENGTH) + 1
+        self._max_tokens = max(max_tokens, PROBE_LENGTH + PROBE_STEPS - 1) + 1
         self._oracle = TorchEngine(dtype, device="cpu", like=like)
         self._llm: Any = None
         self._loaded: Checkpoint | None = None
@@ -72,10 +78,6 @@ class VllmEngine:
         import torch
         from vllm import LLM
 
-        from analysis360.engines.vllm_worker import keep_freed_memory
-
-        if not torch.cuda.is_available():
-            keep_freed_memory()
         # One more than is asked, as scoring a sequence has vLLM generate one; the model's window permitting.
         window = int(checkpoint.config.get("max_position_embeddings") or self._max_tokens)
         if window < self._max_tokens - 1:
@@ -89,12 +91,14 @@ class VllmEngine:
             "dtype": self.dtype,
             "max_model_len": self._max_tokens,
             "max_num_seqs": MAX_SEQUENCES,
-            "max_num_batched_tokens": MAX_SEQUENCES * 32,
+            "max_num_batched_tokens": STEP_TOKENS,
+            "tensor_parallel_size": self._options.tensor_parallel,
             "enable_prefix_caching": False,  # blocks of one checkpoint must not serve the next
             "worker_extension_cls": "analysis360.engines.vllm_worker.SwapExtension",
             "generation_config": "vllm",  # not the sampling defaults a checkpoint may ship
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
+            # CUDA graphs read the weights where they lie, and a swap writes them there: captured once a sweep.
             "enforce_eager": not torch.cuda.is_available(),
             "seed": 0,
         }
@@ -107,11 +111,17 @@ class VllmEngine:
             ) from error
 
     def _verify(self, checkpoint: Checkpoint) -> None:
+        """Probe what reads prompts and what continues them: on a GPU these are different kernels and graphs."""
         vocabulary = checkpoint.vocabulary
         probes = np.random.default_rng(0).integers(0, vocabulary, (PROBES, PROBE_LENGTH), dtype=np.int32)
-        found = self.forced(probes, 1).logprob
-        expected = self._oracle.forced(probes, 1).logprob
-        worst = float(np.abs(found - expected).max())
+        found, chosen = self._ask(probes, 1, PROBE_STEPS)
+        expected = self._oracle.forced(np.concatenate([probes, chosen], axis=1), 1)
+        read = found.logprob.shape[1]
+        off = np.abs(found.logprob - expected.logprob[:, :read])
+        lead = np.where(
+            expected.hit[:, read:], 0, expected.gap[:, read:]
+        )  # of the right choice over the one made
+        worst = float(np.concatenate([off, lead], axis=1).max())
         if not worst <= TOLERANCE[self.dtype]:
             self.close()
             raise EngineError(
@@ -136,12 +146,19 @@ class VllmEngine:
 
     def forced(self, ids: Ids, start: int) -> Forced:
         """Teacher-forced scores; see `Engine.forced`."""
+        return self._ask(ids, start, 1)[0]
+
+    def _ask(self, ids: Ids, start: int, n: int) -> tuple[Forced, Ids]:
+        """Scores of the given ids, and [batch, n] what greedy decoding has follow them."""
         from vllm import SamplingParams
 
-        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=2, detokenize=False)
+        params = SamplingParams(
+            temperature=0.0, max_tokens=n, ignore_eos=True, prompt_logprobs=2, detokenize=False
+        )
         shape = (len(ids), ids.shape[1] - start)
         result = Forced(np.empty(shape, np.float32), np.empty(shape, np.bool_), np.empty(shape, np.float32))
-        for row, output in enumerate(self._submit(ids, params)):
+        outputs = self._submit(ids, params)
+        for row, output in enumerate(outputs):
             for column, position in enumerate(range(start, ids.shape[1])):
                 entries = output.prompt_logprobs[position]
                 given = int(ids[row, position])
@@ -150,7 +167,8 @@ class VllmEngine:
                 result.logprob[row, column] = entries[given].logprob
                 result.hit[row, column] = ranked[0] == given
                 result.gap[row, column] = entries[ranked[0]].logprob - entries[ranked[1]].logprob
-        return result
+        chosen = np.array([output.outputs[0].token_ids for output in outputs], dtype=np.int32)
+        return result, chosen.reshape(len(ids), n)
 
     def _submit(self, ids: Ids, params: Any) -> list[Any]:
         if self._llm is None or self._loaded is None:
@@ -173,18 +191,39 @@ class VllmEngine:
         import vllm
 
         oracle = self._oracle.describe()
-        engine = f"vllm {vllm.__version__}, {oracle['engine']}"
+        how = ", batch-invariant" if self._options.batch_invariant else ""
+        engine = f"vllm {vllm.__version__}{how}, {oracle['engine']}"
         return oracle | {"engine": engine, "device": self._device()}
 
     def _device(self) -> str:
         import torch
 
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+        parts = self._options.tensor_parallel
+        return device if parts == 1 else f"{parts} x {device}"
 
     def close(self) -> None:
         """Drop the engine; the next load starts another."""
         self._llm = self._loaded = None
         self._oracle.close()
+
+
+def prepare(options: VllmOptions) -> None:
+    """Set what vLLM reads from the environment, where the user has not. Raises EngineError."""
+    import torch
+
+    if options.batch_invariant:
+        if not torch.cuda.is_available():
+            raise EngineError("vLLM's batch-invariant mode needs a GPU, and there is none; leave it out")
+        os.environ["VLLM_BATCH_INVARIANT"] = "1"
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    cpus, parts = sorted(os.sched_getaffinity(0)), options.tensor_parallel
+    # Unset, vLLM's CPU build drops to one thread, and binds every part to a memory node of its own.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(len(cpus) // parts, 1)))
+    if parts > 1 and not torch.cuda.is_available():
+        bound = "|".join(",".join(map(str, cpus[part::parts])) for part in range(parts))
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", bound)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import contextlib
 import ctypes
 from typing import Any
 
+import torch
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT = 2**30
 
@@ -16,7 +18,9 @@ class SwapExtension:
     model_runner: Any
 
     def a360_swap(self, path: str) -> None:
-        """Load the weights at `path` into the running model."""
+        """Load the weights at `path` into the running model, in place: CUDA graphs stay valid."""
+        if not torch.cuda.is_available():
+            keep_freed_memory()
         self.model_runner.reload_weights(weights_path=path)
         head = getattr(self.model_runner.get_model(), "lm_head", None)
         method = getattr(head, "quant_method", None)

@@ -16,12 +16,15 @@ from reference import TIE, score
 from safetensors.torch import load_file, save_file
 from small_models import CONTINUATION, PROMPT, VOCABULARY, Known, copy_of, with_twins
 
-from analysis360.engines import STOPPED
+from analysis360.engines import STOPPED, VllmOptions, open_engine
 from analysis360.engines.torch_engine import TorchEngine
+from analysis360.engines.vllm_engine import MAX_SEQUENCES, STEP_TOKENS
+from analysis360.errors import EngineError
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 
 TURNS = (0, 1, 2, 0)
+MANY = (600, 40)
 KINDS = ("tied", "untied")
 cpu_build = pytest.mark.skipif(torch.cuda.is_available(), reason="only the CPU build packs the head")
 
@@ -66,21 +69,25 @@ def session(tied: Known, untied: Known, tmp_path_factory: pytest.TempPathFactory
             job[f"{kind}/{index}/whole"] = whole
     truth = tied.truths[0].ids
     job["stop"] = np.array([truth[0, 3], truth[1, 0], truth[2, -1]])
-    # 300 x 40 ids: more than the sequences and more than the tokens of one step of vLLM.
-    job["many"] = np.random.default_rng(5).integers(0, VOCABULARY, (300, 40), dtype=np.int32)
+    # More than the sequences and more than the tokens of one step of vLLM.
+    assert MANY[0] > MAX_SEQUENCES
+    assert MANY[0] * MANY[1] > STEP_TOKENS
+    job["many"] = np.random.default_rng(5).integers(0, VOCABULARY, MANY, dtype=np.int32)
     np.savez(root / "job.npz", **job)
     (root / "checkpoints.json").write_text(json.dumps(paths))
-    script = Path(__file__).with_name("vllm_session.py")
-    command = [
-        sys.executable,
-        str(script),
-        *(str(root / name) for name in ("job.npz", "checkpoints.json", "out.npz")),
-    ]
+    arrays, facts = asked("vllm_session.py", root)
+    return Session(known, job, arrays, facts, favourite)
+
+
+def asked(script: str, root: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What a script answers to the job in a folder, in a process that inherits no setting of vLLM's."""
+    files = [str(root / name) for name in ("job.npz", "checkpoints.json", "out.npz")]
+    command = [sys.executable, str(Path(__file__).with_name(script)), *files]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("VLLM_", "OMP_", "MKL_"))}
     done = subprocess.run(command, env=kept, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     with np.load(root / "out.npz") as arrays:
-        return Session(known, job, dict(arrays), json.loads(done.stdout.splitlines()[-1]), favourite)
+        return dict(arrays), json.loads(done.stdout.splitlines()[-1])
 
 
 turns = pytest.mark.parametrize(("kind", "turn"), [(kind, turn) for kind in KINDS for turn in range(4)])
@@ -230,7 +237,7 @@ def test_a_batch_of_one_says_what_the_whole_batch_says(session: Session) -> None
         np.testing.assert_allclose(alone, together, atol=1e-3)
 
 
-def test_agrees_with_the_torch_engine_on_300_sequences(session: Session) -> None:
+def test_agrees_with_the_torch_engine_on_more_than_a_step_takes(session: Session) -> None:
     many = session.job["many"]
     other = TorchEngine(device="cpu")
     other.load(session.known["tied"].checkpoints[0])
@@ -298,3 +305,35 @@ def test_a_window_too_short_is_an_error_of_ours(session: Session) -> None:
     kind, message = session.error("longer than the model's window")
     assert kind in ("EngineError", "CheckpointError"), message
     assert "\n" not in message
+
+
+# --- how it runs
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two parts need two cores")
+def test_in_two_parts_each_swap_is_made_and_verified(tied: Known, tmp_path: Path) -> None:
+    np.savez(tmp_path / "job.npz", **{"continuation": CONTINUATION, "tied/prompts": tied.prompts})
+    paths = {f"tied/{c.index}": str(c.path) for c in tied.checkpoints}
+    (tmp_path / "checkpoints.json").write_text(json.dumps(paths))
+    arrays, facts = asked("vllm_parallel.py", tmp_path)
+    for turn, index in enumerate(TURNS):
+        truth = tied.truths[index]
+        np.testing.assert_array_equal(arrays[f"ids/{turn}"][truth.clear], truth.ids[truth.clear])
+    assert facts["describe"]["device"].startswith("2 x ")
+    assert "nats" in facts["error"]
+
+
+def test_modes_only_vllm_has_are_refused_by_the_torch_engine() -> None:
+    open_engine("torch", dtype="float32", max_tokens=8, vllm=VllmOptions()).close()
+    for options in (VllmOptions(tensor_parallel=2), VllmOptions(batch_invariant=True)):
+        with pytest.raises(EngineError, match="use --engine vllm"):
+            open_engine("torch", dtype="float32", max_tokens=8, vllm=options)
+    with pytest.raises(EngineError, match="at least 1"):
+        VllmOptions(tensor_parallel=0)
+
+
+@cpu_build
+def test_batch_invariance_is_refused_where_there_is_no_gpu() -> None:
+    with pytest.raises(EngineError, match="needs a GPU"):
+        open_engine("vllm", dtype="float32", max_tokens=8, vllm=VllmOptions(batch_invariant=True))
+    assert "VLLM_BATCH_INVARIANT" not in os.environ
