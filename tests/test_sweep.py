@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small_series import MakeSeries, save_llama
 from test_store import parts, score
 
 import analysis360 as a360
+from analysis360.engines.torch_engine import TorchEngine
 from analysis360.errors import CheckpointError, SelectionError
+from analysis360.series import Checkpoint
+from analysis360.sweep import TOGETHER, _together
 
 # Every unit is written at once, so that a kill can fall anywhere between two parts.
 EAGER = (
@@ -225,3 +230,38 @@ def test_metrics_cut_short_are_read_and_damaged_ones_named(make_series: MakeSeri
     (root / "m.jsonl").write_text('{"step": 0, "lo\n{"step": 1, "loss": 2.0}\n')
     with pytest.raises(a360.DataError, match=r"m\.jsonl line 1"):
         result.metrics()
+
+
+@given(st.lists(st.integers(1, 2 * TOGETHER), max_size=40))
+def test_units_are_handed_over_whole_in_order_and_by_the_hundred(sizes: list[int]) -> None:
+    units = [range(size) for size in sizes]
+    groups = list(_together(units))
+    assert [unit for group in groups for unit in group] == units
+    for group in groups[:-1]:
+        assert sum(map(len, group)) >= TOGETHER
+    for group in groups:
+        assert sum(map(len, group[:-1])) < TOGETHER
+
+
+def test_the_report_says_where_the_time_went(
+    small_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait, load = 0.3, TorchEngine.load
+
+    def slow(self: TorchEngine, checkpoint: Checkpoint) -> None:
+        time.sleep(wait)
+        load(self, checkpoint)
+
+    monkeypatch.setattr(TorchEngine, "load", slow)
+    began = time.monotonic()
+    report = score(small_series, tmp_path).report
+    whole, spent = time.monotonic() - began, report.seconds
+    loads = len(a360.open_series(small_series).checkpoints)
+    assert spent["load"] >= wait * loads
+    # The first load comes before the engine's first work; all later ones leave it idle.
+    assert wait * (loads - 1) <= spent["idle"] <= report.working < whole
+    assert spent["idle"] + spent["generate"] == pytest.approx(report.working)
+    line = report.line()
+    for name in ("start", "download", "load", "generate", "write", "idle"):
+        assert f"{name} {spent[name]:.1f} s" in line
+    assert f"({spent['idle'] / report.working:.0%})" in line

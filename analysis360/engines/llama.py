@@ -23,8 +23,11 @@ ROPES = ("default", "linear", "llama3")
 """Rotations whose angles do not depend on the length of the sequence."""
 
 
-_linear: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
-_linear_with: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.binary
+PACKS: bool = torch._C._has_mkldnn
+"""Whether this build of torch has the products; Macs' have not."""
+if PACKS:
+    _linear: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
+    _linear_with: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.binary
 
 
 class Packed:
@@ -67,7 +70,7 @@ def fits(config: Any, dtype: str, device: torch.device) -> bool:
         config.model_type == "llama"
         and dtype == "float32"
         and device.type == "cpu"
-        and torch._C._has_mkldnn
+        and PACKS
         and config.hidden_act == "silu"
         and not config.attention_bias
         and not config.mlp_bias
