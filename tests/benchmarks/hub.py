@@ -114,7 +114,7 @@ def contestant(name: str, folder: str, endpoint: str, sequences: int) -> dict[st
 
 def lines(quick: bool) -> list[Line]:
     """The sweep beside its limit and beside the loop, and how long the engine waited."""
-    checkpoints, sequences, repeats = (2, 4, 1) if quick else (16, 64, 3)
+    checkpoints, sequences, repeats = (2, 4, 1) if quick else (24, 64, 2)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bench"
         make(folder, checkpoints, sequences)
