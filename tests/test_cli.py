@@ -96,6 +96,27 @@ def test_memorization_prints_the_table_and_figures_are_drawn(small_series: Path,
     assert {f"{stem}.{suffix}" for stem in [*stems, "exposure"] for suffix in ("png", "pdf")} == names
 
 
+def test_extractibility_alone_is_printed_and_drawn(small_series: Path, tmp_path: Path) -> None:
+    only = ("--metric", "extractible")
+    scored = score(small_series, tmp_path / "results", *only)
+    assert scored.returncode == 0, scored.stderr
+    for words in ("torch float32, extractible only", "extractible, % [95 %]", "300 sequences scored"):
+        assert words in scored.stdout
+    assert "mean score" not in scored.stdout
+    assert "note: scores are not known: only extractibility was asked" in scored.stdout
+    results = ("figures", "--series", small_series, "--out", tmp_path / "results", *SHORT[:-1])
+    drawn = run(*results, *only, "--to", tmp_path / "f")
+    assert drawn.returncode == 0, drawn.stderr
+    assert len([line for line in drawn.stdout.split("\n") if line.startswith("not drawn: figure7")]) == 1
+    stems = ["summary", "figure8_chunks", "figure9_extractible", "canaries"]
+    assert {path.name for path in (tmp_path / "f").iterdir()} == {
+        f"{stem}.{suffix}" for stem in stems for suffix in ("png", "pdf")
+    }
+    other = run(*results, "--to", tmp_path / "g")
+    assert other.returncode == 1
+    assert "run `analysis360 memorization` first" in other.stderr
+
+
 def test_figures_without_results_say_what_to_run(small_series: Path, tmp_path: Path) -> None:
     done = run("figures", "--series", small_series, "--out", tmp_path, "--engine", "torch")
     assert done.returncode == 1
@@ -181,6 +202,7 @@ def test_a_damaged_series_gives_one_line(
         (["--continuation-tokens", "300"], "continuation tokens: expected 1 to 256"),
         (["--shard", "4/4"], "shard '4/4'"),
         (["--engine", "jax"], "invalid choice: 'jax'"),
+        (["--metric", "loss"], "invalid choice: 'loss'"),
     ],
 )
 def test_wrong_arguments_exit_with_2(

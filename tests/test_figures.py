@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.collections import PathCollection, QuadMesh
 
 from analysis360 import figures, summaries
 from analysis360.errors import Analysis360Error
@@ -145,6 +146,40 @@ def test_canaries_and_what_chance_allows(tables):
     assert "chance (99.9 %)" in labels
     dashed = [line for line in left.lines if line.get_linestyle() == "--"]
     assert len(dashed) == 1
+
+
+@pytest.mark.parametrize("checkpoints", [9, 45])
+def test_without_scores_the_extractible_share_is_drawn(checkpoints):
+    frame = synthetic_frame.make_frame(checkpoints, 45, 5)
+    frame = frame.assign(score=np.float32(np.nan), score_in_document=np.float32(np.nan))
+    grid = summaries.grid_of(frame, 32)
+    table = summaries.summary(grid, {"train": 45, "held-out": 3})
+    curves = summaries.canary_curves(frame)
+    ax = figures.plot_summary(table)
+    assert (ax.get_ylabel(), ax.get_title(loc="left")) == (SHARE, "Extractibility over training")
+    line = next(line for line in ax.lines if line.get_label().startswith("trained text"))
+    assert line.get_ydata() == pytest.approx(100 * shares(table[table["group"] == "trained text"]))
+    left, _ = figures.plot_canaries(curves)
+    assert left.get_ylabel() == SHARE
+    never = next(line for line in left.lines if line.get_linestyle() == "--")
+    assert never.get_ydata() == pytest.approx(100 * shares(curves[curves["repeats"] == 0]))
+    ax = figures.plot_chunks(summaries.chunk_groups(grid), held_out=table)
+    assert ax.get_title(loc="left") == "Extractibility by when the text was seen"
+    bar = [other.get_ylabel() for other in ax.figure.axes if other is not ax]
+    assert SHARE in [ax.get_ylabel(), *bar]
+    for found in [ax, *left.figure.axes[:2]]:
+        drawn = [line.get_ydata() for line in found.lines]
+        drawn += [mesh.get_array() for mesh in found.collections if isinstance(mesh, QuadMesh)]
+        dots = [dots.get_offsets()[:, 1] for dots in found.collections if isinstance(dots, PathCollection)]
+        for y in [*drawn, *dots]:
+            assert not len(y) or np.isfinite(np.ma.filled(np.ma.asarray(y, float), np.nan)).any()
+
+
+SHARE = "extractible sequences (%)"
+
+
+def shares(table):
+    return table.sort_values("tokens")["extractible_share"].to_numpy()
 
 
 def test_loss_counts_steps_that_were_not_finite():

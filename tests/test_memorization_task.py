@@ -13,6 +13,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted_series import TIE, least_gap, opened, recited
+from small_series import VOCABULARY as SMALL_VOCABULARY
+from small_series import save_llama
 
 from analysis360.digests import digest_of
 from analysis360.engines import STOPPED
@@ -347,6 +350,7 @@ def test_without_eos_nothing_stops_as_published():
         ({"continuation_tokens": 257}, "found 257"),
         ({"compat": "pythia"}, "compat 'pythia': expected analysis360"),
         ({"compat": ""}, "compat ''"),
+        ({"metric": "loss"}, "metric 'loss': expected score or extractible"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(how, named):
@@ -376,7 +380,13 @@ def test_every_setting_changes_the_digest_of_the_settings():
     asked = [base, *(replace(base, **{key: value}) for key, value in others.items())]
     stored = [Memorization([], {}, how).settings() for how in asked]
     assert others.keys() == stored[0].keys()
-    assert len({digest_of(values) for values in stored}) == len(asked)
+    stored.append(Memorization([], {}, replace(base, metric="extractible")).settings())
+    assert len({digest_of(values) for values in stored}) == len(asked) + 1
+
+
+def test_scores_are_found_where_they_were_before_there_was_a_choice():
+    assert "metric" not in Memorization([], {}, Settings()).settings()
+    assert Memorization([], {}, Settings(metric="extractible")).settings()["metric"] == "extractible"
 
 
 @pytest.mark.parametrize("change", [{"eos": 5}, {"pad": 7}])
@@ -583,6 +593,118 @@ def test_the_torch_engine_continues_as_transformers_does_one_by_one(amber, llama
         within = [slow_in_document(row, ids, K, eos) for row, ids in zip(rows, generated, strict=True)]
         np.testing.assert_array_equal(found, np.array(within, dtype=np.float32))
     engine.close()
+
+
+# --- extractibility alone --------------------------------------------------------------------------
+
+GIVEN, ASKED = 8, 32
+LENGTHS = [1, 3, 4, 5, 16, 17, 32]
+"""Within the first stage, at the ends of stages, and just beyond them."""
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """A torch engine with a small Llama that notes the [rows, tokens] of all it is asked to compute."""
+    pytest.importorskip("torch")
+    from analysis360.engines.torch_engine import TorchEngine
+
+    class Counted(TorchEngine):
+        computed: list = []  # noqa: RUF012
+
+        def generate(self, ids, n, *, stop=()):
+            self.computed.append((len(ids), ids.shape[1] + n))
+            return super().generate(ids, n, stop=stop)
+
+        def forced(self, ids, start):
+            self.computed.append(ids.shape)
+            return super().forced(ids, start)
+
+    folder = tmp_path_factory.mktemp("small") / "ckpt_000"
+    save_llama(folder, seed=5, initializer_range=0.6)
+    return opened(folder, Counted)
+
+
+def prompts_of(n, seed=0):
+    return np.random.default_rng(seed).integers(0, SMALL_VOCABULARY, (n, GIVEN), dtype=np.int32)
+
+
+def recited_panel(engine, right):
+    """A panel of which the engine gets the first `right` tokens of each row right, then errs once."""
+    right = np.array(right)
+    ids = recited(engine, prompts_of(len(right)), right)
+    assert least_gap(engine, ids, GIVEN) > TIE, "a tie would make the comparison void"
+    engine.computed.clear()
+    return panel_of(ids)
+
+
+def two_ways(panel, engine, l, **how):  # noqa: E741
+    """exact_prefix of all rows by continuing them, and by asking for extractibility alone."""
+    how |= {"prompt_tokens": GIVEN, "continuation_tokens": l}
+    cut = replace(panel, ids=panel.ids[:, : GIVEN + l])
+    found = []
+    for metric in ("score", "extractible"):
+        task, unit = task_of(cut, metric=metric, **how)
+        (table,) = task.run(engine, [unit])
+        assert table["position"].to_pylist() == list(range(len(panel)))
+        assert table["match"].null_count == table["correct"].null_count == len(panel) * (metric != "score")
+        found.append(table["exact_prefix"].to_pylist())
+    assert table.schema == match_table(cut.ids, cut.ids).schema
+    return found
+
+
+@pytest.mark.parametrize("l", LENGTHS)
+def test_every_first_miss_is_found_without_continuing(counted, l):  # noqa: E741
+    right = [*range(ASKED + 1), *[ASKED] * 7]
+    generated, forced = two_ways(recited_panel(counted, right), counted, l)
+    assert forced == generated == np.minimum(right, l).tolist()
+
+
+@pytest.mark.parametrize("pad", [None, 7])
+@pytest.mark.parametrize("l", LENGTHS)
+def test_as_published_a_stop_and_its_padding_are_asked_for(counted, l, pad):  # noqa: E741
+    """After an EOS that the model says come padding, padding and then another token, or text."""
+    panel = recited_panel(counted, [ASKED] * 60)
+    said = panel.ids[:, GIVEN:]
+    eos = int(np.bincount(said[:, 1:24].ravel()).argmax())
+    fill, ends = (eos if pad is None else pad), first_position(said, eos)
+    for i, end in enumerate(ends):
+        if i % 3 < 2:
+            said[i, end + 1 :] = fill
+        if i % 3 == 1:
+            said[i, end + 4 :] = fill + 1
+    generated, forced = two_ways(panel, counted, l, eos=eos, pad=pad, compat="analysis360")
+    assert forced == generated
+    inside, whole = ends < l - 1, np.array(forced) == l
+    assert (inside & whole).any() == (l > 1)
+    assert (inside & ~whole).any() == (l > 1)
+    plain = two_ways(panel, counted, l, eos=eos, pad=pad)
+    assert plain[0] == plain[1]
+    assert (plain[0] != forced) == (l > 1)
+    assert (panel.ids[:, :GIVEN] == eos).any(), "an EOS in the prompt stops nothing"
+
+
+def test_rows_are_dropped_at_the_end_of_the_stage_in_which_they_miss(counted):
+    right = [0] * 40 + [3] * 20 + [4, 5, 15, 15] + [16, 31, 32, 32, 32]
+    forced = two_ways(recited_panel(counted, right), counted, ASKED)[1]
+    assert forced == right
+    score, *stages = counted.computed
+    assert score == (69, GIVEN + ASKED)
+    assert stages == [(69, GIVEN + 4), (9, GIVEN + 16), (5, GIVEN + ASKED)]
+    assert sum(rows * tokens for rows, tokens in stages) < 0.5 * 69 * (GIVEN + ASKED)
+
+
+def test_nothing_more_is_asked_once_every_row_has_missed(counted):
+    assert two_ways(recited_panel(counted, [0, 1, 3]), counted, ASKED)[1] == [0, 1, 3]
+    assert counted.computed[1:] == [(3, GIVEN + 4)]
+
+
+def test_parts_of_a_unit_make_the_whole_of_extractibility_too(counted):
+    right = [*range(ASKED + 1), 32]
+    panel = recited_panel(counted, right)
+    task, unit = task_of(panel, prompt_tokens=GIVEN, continuation_tokens=ASKED, metric="extractible")
+    parts = task.run(counted, [replace(unit, start=a, stop=b) for a, b in ((0, 3), (3, 20), (20, 34))])
+    assert [len(part) for part in parts] == [3, 17, 14]
+    assert pa.concat_tables(parts).equals(task.run(counted, [unit])[0])
 
 
 # --- the table of answers --------------------------------------------------------------------------

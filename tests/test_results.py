@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,10 +19,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from matplotlib import pyplot as plt
+from planted_series import TIE, K, L, least_gap, planted
+from planted_series import opened as engine_of
 from synthetic_store import Synthetic, fill
 
 import analysis360 as a360
-from analysis360 import summaries, tables
+from analysis360 import gallery, summaries, tables
 from analysis360.results import MemorizationResult
 from analysis360.series.schedules import RowExposure
 
@@ -291,3 +294,145 @@ def test_a_figure_takes_a_byte_a_row_beside_one_checkpoint(large: Synthetic, nam
 def test_the_frame_takes_what_the_figures_are_spared(large: Synthetic) -> None:
     result = opened(large, sequences=1000)
     assert peak(lambda fresh: fresh.frame(), result) > 60 * len(result)
+
+
+# --- extractibility alone --------------------------------------------------------------------------------------
+
+SHORT: dict[str, Any] = {"prompt_tokens": K, "continuation_tokens": L, "engine": "torch", "progress": False}
+Two = tuple[MemorizationResult, MemorizationResult]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch")
+    return planted(tmp_path_factory.mktemp("planted"))
+
+
+def contents(out: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def two(root: Path) -> Two:
+    """The same rows in one store, first as scores, then as extractibility alone."""
+    score = a360.memorization(root, out=root / "results", **SHORT)
+    for checkpoint in score.checkpoints:
+        engine = engine_of(checkpoint.path)
+        gaps = [least_gap(engine, panel.ids) for panel in score.task.panels.values()]
+        assert min(gaps) > TIE, "a tie would make the comparison void"
+    before = contents(root / "results")
+    alone = a360.memorization(root, out=root / "results", metric="extractible", **SHORT)
+    after = contents(root / "results")
+    assert before.items() < after.items()
+    return score, alone
+
+
+def test_extractibility_alone_is_that_of_the_scores(two: Two) -> None:
+    score, alone = (result.frame() for result in two)
+    scores = ["score", "score_in_document"]
+    pd.testing.assert_frame_equal(alone.drop(columns=scores), score.drop(columns=scores))
+    assert alone[scores].isna().all(axis=None)
+    assert list(alone.columns) == list(score.columns)
+    assert set(score["exact_prefix"]) >= {*range(18), 30, 31, L}
+    found = alone.groupby("ckpt", observed=True)["extractible"].sum()
+    assert found.is_monotonic_increasing
+    assert 0 < found.iloc[0] < found.iloc[-1] < len(alone) / 3
+    pd.testing.assert_frame_equal(
+        two[1].frame("ckpt_001"), alone[alone["ckpt"] == "ckpt_001"].reset_index(drop=True)
+    )
+
+
+def test_both_live_in_one_store_and_are_found_again(two: Two, root: Path) -> None:
+    folders = sorted((root / "results/planted/memorization").iterdir())
+    stored = [json.loads((folder / "_settings.json").read_text()) for folder in folders]
+    assert sorted(values.get("metric", "none") for values in stored) == ["extractible", "none"]
+    for folder, values in zip(folders, stored, strict=True):
+        rows = pq.read_table(folder)
+        assert len(rows) == len(two[0])
+        unknown = len(rows) if "metric" in values else 0
+        assert rows["match"].null_count == rows["correct"].null_count == unknown
+        assert rows["exact_prefix"].null_count == 0
+    for metric, result in zip(("score", "extractible"), two, strict=True):
+        again = a360.memorization(root, out=root / "results", metric=metric, **SHORT)
+        assert (again.report.computed, again.report.stored) == (0, len(result))
+        pd.testing.assert_frame_equal(again.frame(), result.frame())
+
+
+def test_tables_of_extractibility_are_those_of_the_scores(two: Two) -> None:
+    score, alone = two
+    for make in (
+        MemorizationResult.summary,
+        MemorizationResult.chunk_groups,
+        MemorizationResult.canary_curves,
+    ):
+        expected, found = make(score), make(alone)
+        scores = [name for name in expected.columns if "score" in name or name == "sequences_in_document"]
+        pd.testing.assert_frame_equal(found.drop(columns=scores), expected.drop(columns=scores))
+        assert found["score_mean"].isna().all()
+        assert expected["extractible_share"].nunique() > 1
+    assert (alone.summary()["sequences_in_document"] == 0).all()
+    assert set(np.unique(alone._grid.right)) == {0, L}
+    for over in OVER:
+        expected, found = (result.correlation("extractible", over) for result in two)
+        for name in ("r", "n", "phi_max", "conditional"):
+            pd.testing.assert_frame_equal(getattr(found, name), getattr(expected, name))
+    assert 0.1 < found.r.loc["ckpt_000", "ckpt_002"] < 0.9
+    for value in ("extractible", "exact_prefix"):
+        pd.testing.assert_frame_equal(alone.matrix(value), score.matrix(value))
+    differences = [result.difference("ckpt_001", "ckpt_002", "extractible") for result in two]
+    assert differences[0] == differences[1]
+    assert differences[0].value > 0
+
+
+def test_the_printed_table_leaves_scores_out_and_says_so(two: Two) -> None:
+    texts = [tables.memorization_table(result) for result in two]
+    lines = [[line for line in text.split("\n") if line.endswith("]")] for text in texts]
+    shares = [[line.split("  ")[-1].strip() for line in some] for some in lines]
+    assert shares[0] == shares[1]
+    assert len(set(shares[0])) > 5
+    assert not any(words in texts[1] for words in ("score", "nan", "tokens right"))
+    assert texts[1].startswith("Memorization of planted: k = 8, l = 32, torch float32, extractible only")
+    assert "Extractible share of canaries" in texts[1]
+    assert "extractible only" in repr(two[1])
+    assert ["scores are not known" in " ".join(result.notes) for result in two] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda result: result.matrix(),
+        lambda result: result.matrix("score_in_document"),
+        lambda result: result.correlation(),
+        lambda result: result.difference("ckpt_000", "ckpt_001"),
+        lambda result: result.plot_distribution(),
+        lambda result: result.plot_exposure(),
+        lambda result: result.control_check(),
+    ],
+)
+def test_what_needs_scores_says_how_to_get_them(two: Two, ask: Callable[[MemorizationResult], Any]) -> None:
+    ask(two[0])
+    with pytest.raises(a360.Analysis360Error) as caught:
+        ask(two[1])
+    assert str(caught.value).endswith("hold extractibility only; run with --metric score")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_can_be_drawn_of_extractibility_is_drawn(two: Two, tmp_path: Path) -> None:
+    stale = [tmp_path / f"{name}.{kind}" for name in gallery.NEED_SCORES for kind in ("png", "pdf")]
+    for path in stale:
+        path.write_text("of an earlier result")
+    lines = list(gallery.draw_all(two[1], tmp_path))
+    names = ["summary", "figure8_chunks", "figure9_extractible", "canaries"]
+    assert lines[0] == (
+        "not drawn: figure7_distribution, figure9_score, exposure: they need scores; run with --metric score"
+    )
+    assert lines[1:] == [f"{tmp_path / name}.png  {tmp_path / name}.pdf" for name in names]
+    assert sorted(tmp_path.iterdir()) == sorted(Path(path) for line in lines[1:] for path in line.split("  "))
+
+
+def test_extractibility_that_is_not_stored_says_what_to_run(two: Two, root: Path, tmp_path: Path) -> None:
+    scored = {"out": root / "results", "compute": False, "prompt_tokens": K, "continuation_tokens": 5}
+    with pytest.raises(a360.StoreError, match="run `analysis360 memorization --metric extractible` first"):
+        a360.memorization(root, metric="extractible", engine="torch", **scored)
+    with pytest.raises(a360.SelectionError, match="metric 'loss': expected score or extractible"):
+        a360.memorization(root, metric="loss", out=tmp_path, **SHORT)

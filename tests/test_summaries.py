@@ -336,3 +336,45 @@ def test_an_empty_frame_gives_empty_tables(frame):
     ):
         assert len(table) == 0
         assert {"ckpt", "baseline"} & {*table.columns, table.index.name}
+
+
+# --- extractibility alone --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def alone(frame):
+    """The same rows without a score."""
+    return frame.assign(score=np.float32(np.nan), score_in_document=np.float32(np.nan))
+
+
+def test_a_frame_without_scores_gives_the_same_shares(frame, alone):
+    tables = [
+        lambda frame: summaries.summary(grid_of(frame), WHOLE),
+        lambda frame: summaries.chunk_groups(grid_of(frame)),
+        lambda frame: summaries.mean_scores(grid_of(frame), "held-out text"),
+        lambda frame: summaries.canary_curves(frame),
+    ]
+    for table in tables:
+        expected, found = table(frame), table(alone)
+        shares = [name for name in expected.columns if "score" not in name and "in_document" not in name]
+        pd.testing.assert_frame_equal(found[shares], expected[shares])
+        assert "extractible_share" in shares
+        assert found["score_mean"].isna().all()
+    for over in ("seen", "all", "held-out"):
+        expected, found = (summaries.correlations(grid_of(x), "extractible", over) for x in (frame, alone))
+        pd.testing.assert_frame_equal(found.r, expected.r)
+        pd.testing.assert_frame_equal(found.n, expected.n)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        lambda frame: summaries.distribution(grid_of(frame)),
+        lambda frame: summaries.exposure_profile(grid_of(frame)),
+        lambda frame: summaries.correlations(grid_of(frame)),
+        lambda frame: summaries.control_check(frame, 2000, 32),
+    ],
+)
+def test_what_is_made_of_scores_alone_asks_for_them(alone, table):
+    with pytest.raises(Analysis360Error, match="run with --metric score"):
+        table(alone)
