@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import rms_norm, scaled_dot_product_attention
+from torch.nn.functional import embedding, rms_norm, scaled_dot_product_attention
+from transformers import LlamaForCausalLM
 
 PROMPT_TOKENS = 4096
 """Tokens of prompts in one pass: larger outputs are fetched from the system anew for every product."""
@@ -21,7 +22,8 @@ CACHE_BYTES = 2**30
 MOST, FEWEST = 512, 16
 ROPES = ("default", "linear", "llama3")
 """Rotations whose angles do not depend on the length of the sequence."""
-
+WINDOWS = ("sliding_window", "attention_chunk_size", "layer_types")
+"""Keys that make transformers' cache forget what is far back."""
 
 PACKS: bool = torch._C._has_mkldnn
 """Whether this build of torch has the products; Macs' have not."""
@@ -63,17 +65,19 @@ class Layer(NamedTuple):
     down: Packed
 
 
-def fits(config: Any, dtype: str, device: torch.device) -> bool:
-    """Whether `Llama` computes what a model of this config does."""
+def fits(model: Any, dtype: str, device: torch.device) -> bool:
+    """Whether `Llama` computes what this model does; code that a checkpoint brings may call itself llama too."""
+    config = model.config
     rope = getattr(config, "rope_parameters", None) or {}
     return bool(
-        config.model_type == "llama"
+        type(model) is LlamaForCausalLM
         and dtype == "float32"
         and device.type == "cpu"
         and PACKS
         and config.hidden_act == "silu"
         and not config.attention_bias
         and not config.mlp_bias
+        and not any(getattr(config, name, None) for name in WINDOWS)
         and rope.get("rope_type", "default") in ROPES
         and rope.get("partial_rotary_factor", 1.0) == 1.0
     )
@@ -156,7 +160,7 @@ class Llama:
     def _prompt(self, ids: Tensor, row: int) -> Tensor:
         """[rows] the ids that follow prompts [rows, k]; their keys and values go to the cache from `row`."""
         (rows, k), shared, width = ids.shape, self.shared, self.width
-        x = self._embedding[ids.reshape(-1)]
+        x = embedding(ids.reshape(-1), self._embedding)  # refuses ids below 0, which an index would not
         both = self.heads + shared
         for i, layer in enumerate(self._layers):
             first = layer.first.plain(self._norm(x)).view(rows, k, both + shared, width)

@@ -50,7 +50,7 @@ class TorchEngine:
     def generate(self, ids: Ids, n: int, *, stop: Collection[int] = ()) -> Ids:
         """Greedy continuation [batch, n]; see `Engine.generate`."""
         model = self._ready(ids)
-        if fits(model.config, self.dtype, self.device):
+        if fits(model, self.dtype, self.device):
             self._fast = self._fast or Llama(model, self._cache)
             chosen = self._fast.generate(torch.from_numpy(ids.astype(np.int64)), n)
             return cut_at_stop(chosen.numpy().astype(np.int32), stop)

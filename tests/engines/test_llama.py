@@ -74,8 +74,24 @@ def test_what_it_does_not_compute_is_left_to_transformers(tmp_path: Path, change
 
 @pytest.mark.parametrize(("dtype", "device"), [("bfloat16", "cpu"), ("float32", "cuda")])
 def test_it_is_for_float32_on_a_cpu_alone(dtype: str, device: str) -> None:
-    assert not lean.fits(llama(1).config, dtype, torch.device(device))
-    assert lean.fits(llama(1).config, "float32", torch.device("cpu")) == lean.PACKS
+    assert not lean.fits(llama(1), dtype, torch.device(device))
+    assert lean.fits(llama(1), "float32", torch.device("cpu")) == lean.PACKS
+
+
+def test_code_that_calls_itself_llama_is_not_taken_for_it() -> None:
+    class Other(LlamaForCausalLM):
+        pass
+
+    assert not lean.fits(Other(llama(1).config), "float32", torch.device("cpu"))
+
+
+@packs
+def test_ids_outside_the_vocabulary_are_refused() -> None:
+    for wrong in (-1, VOCABULARY):
+        ids = prompts(3)
+        ids[1, 2] = wrong
+        with torch.inference_mode(), pytest.raises(IndexError):
+            lean.Llama(llama(1).eval()).generate(torch.from_numpy(ids.astype(np.int64)), 1)
 
 
 @packs

@@ -62,7 +62,7 @@ def test_the_same_rows_as_from_disk(public: Loopback, tmp_path: Path, expected: 
     result = score(MODEL, tmp_path / "out", hub=options(public, tmp_path))
     pd.testing.assert_frame_equal(result.frame(), expected)
     assert result.notes == ["6 chunks hold fewer than 1000 sequences (12); all of theirs are used"]
-    footers = [json.dumps(part) for part in result.parts]
+    footers = [json.dumps(part, default=str) for part in result.rows.provenance]
     refs = HfApi(endpoint=public.endpoint).list_repo_refs(MODEL).branches
     for ref in refs:
         if ref.name != "main":
