@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from analysis360.engines import Engine, VllmOptions, open_engine, resolve_kind
+from analysis360.engines import Engine, VllmOptions, check_options, open_engine, resolve_kind
 from analysis360.errors import CheckpointError, SelectionError, StoreError
 from analysis360.hub.threads import in_threads
 from analysis360.panel import Panel, draw_panel
@@ -68,6 +68,7 @@ def memorization(
     """
     series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
     kind = resolve_kind(engine) if compute or engine == "auto" else engine
+    check_options(kind, vllm)
     how = Settings(prompt_tokens, continuation_tokens, seed, _dtype(dtype, series), kind, compat, metric)
     selected = _selected(series, ckpts, shard, sequences, out)
     store = Store(out, series.name)
@@ -145,15 +146,21 @@ def _dtype(dtype: str | None, series: Series) -> str:
 
 
 def _opener(how: Settings, like: Checkpoint, vllm: VllmOptions | None) -> Callable[[], Engine]:
-    return partial(open_engine, how.engine, dtype=how.dtype, max_tokens=how.width, like=like, vllm=vllm)
+    return partial(open_engine, how.engine, dtype=how.dtype, max_tokens=_longest(how), like=like, vllm=vllm)
+
+
+def _longest(how: Settings) -> int:
+    """Ids a row takes: vLLM scores given ids only where one more would fit."""
+    return how.width + (how.engine == "vllm" and not how.scored)
 
 
 def _check_window(series: Series, how: Settings) -> None:
     """Refuse sequences that are longer than the model can read. Raises SelectionError."""
     window = series.checkpoints[0].config.get("max_position_embeddings")
-    if isinstance(window, int) and how.width > window:
+    if isinstance(window, int) and _longest(how) > window:
         asked = f"{how.prompt_tokens} + {how.continuation_tokens}"
-        raise SelectionError(f"prompt and continuation of {asked} tokens; the model reads {window}")
+        more = ", and vLLM needs room for one more; use --engine torch" if how.width <= window else ""
+        raise SelectionError(f"prompt and continuation of {asked} tokens; the model reads {window}{more}")
 
 
 def _shown(items: Sequence[Item], what: str, progress: bool) -> Iterable[Item]:

@@ -61,7 +61,8 @@ def sweep(task: Task, store: Store, engine: Callable[[], Engine], *, progress: b
     """Compute what is missing, checkpoint by checkpoint, and store it.
 
     The engine is opened only when something is missing. A checkpoint that cannot be loaded is
-    reported in the end and does not stop the others. Interrupted, every finished unit is kept.
+    reported in the end and does not stop the others. Interrupted, every unit is kept but those that the
+    engine has in hand.
     """
     store.prepare()
     store.tidy(task)
@@ -125,7 +126,7 @@ class Sweep:
             self.ahead.take()
         except CheckpointError as error:
             error.add_note(f"at checkpoint {checkpoint.name}")
-            self.report.failures.append(error)
+            self.report.failures.append(_light(error))
             return False
         return True
 
@@ -150,8 +151,13 @@ class Sweep:
                     f"checkpoint {checkpoint.name}: {checkpoint.place.where} changed since the run began"
                 )
         except CheckpointError as error:
-            self.report.failures.append(error)
+            self.report.failures.append(_light(error))
             return False
+        except Analysis360Error:
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise EngineError(f"checkpoint {checkpoint.name}: the engine failed: {what}") from error
         finally:
             self.report.seconds["load"] += time.monotonic() - started
         return True
@@ -196,6 +202,15 @@ def _together(units: list[Unit]) -> Iterator[list[Unit]]:
             some = []
     if some:
         yield some
+
+
+def _light(error: CheckpointError) -> CheckpointError:
+    """The error without the frames that raised it: they would hold a model each until the end of the sweep."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _where(units: list[Unit]) -> str:

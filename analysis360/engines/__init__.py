@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis360.errors import EngineError
+from analysis360.errors import EngineError, SelectionError
 from analysis360.series import Checkpoint
 
 Ids = NDArray[np.int32]
@@ -46,7 +46,7 @@ class VllmOptions:
 
     def __post_init__(self) -> None:
         if self.tensor_parallel < 1:
-            raise EngineError(f"tensor parallel {self.tensor_parallel}: expected at least 1")
+            raise SelectionError(f"tensor parallel {self.tensor_parallel}: expected at least 1")
 
 
 class Engine(Protocol):
@@ -93,6 +93,14 @@ def resolve_kind(kind: str) -> str:
     return "vllm" if torch.cuda.is_available() else "torch"
 
 
+def check_options(kind: str, vllm: VllmOptions | None) -> None:
+    """Raises SelectionError where the engine `kind` has not the modes that were asked."""
+    if kind != "vllm" and vllm not in (None, VllmOptions()):
+        raise SelectionError(
+            f"engine {kind} has no tensor-parallel or batch-invariant mode; use --engine vllm, or leave them out"
+        )
+
+
 def open_engine(
     kind: str,
     *,
@@ -106,14 +114,11 @@ def open_engine(
     Every checkpoint it loads must be the same model as `like`, or as the first one where that is not given.
     """
     kind = resolve_kind(kind)
+    check_options(kind, vllm)
     if kind == "vllm":
         from analysis360.engines.vllm_engine import VllmEngine
 
         return VllmEngine(dtype=dtype, max_tokens=max_tokens, like=like, options=vllm)
-    if vllm not in (None, VllmOptions()):
-        raise EngineError(
-            f"engine {kind} has no tensor-parallel or batch-invariant mode; use --engine vllm, or leave them out"
-        )
     from analysis360.engines.torch_engine import TorchEngine
 
     return TorchEngine(dtype=dtype, like=like)

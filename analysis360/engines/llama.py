@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import embedding, rms_norm, scaled_dot_product_attention
 from transformers import LlamaForCausalLM
 
@@ -25,8 +25,11 @@ ROPES = ("default", "linear", "llama3")
 WINDOWS = ("sliding_window", "attention_chunk_size", "layer_types")
 """Keys that make transformers' cache forget what is far back."""
 
-PACKS: bool = torch._C._has_mkldnn
-"""Whether this build of torch has the products; Macs' have not."""
+PARTS = (nn.Linear, nn.Embedding)
+"""What a weight may lie in; what is derived from them may do more with it than multiply."""
+
+PACKS: bool = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether this build of torch has the products; Macs' have not, and torch promises them to nobody."""
 if PACKS:
     _linear: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
     _linear_with: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.binary
@@ -77,7 +80,10 @@ def fits(model: Any, dtype: str, device: torch.device) -> bool:
         and config.hidden_act == "silu"
         and not config.attention_bias
         and not config.mlp_bias
+        and getattr(config, "is_causal", True)
         and not any(getattr(config, name, None) for name in WINDOWS)
+        and all(type(part) in PARTS for part in model.modules() if isinstance(part, nn.Linear | nn.Embedding))
+        and getattr(config, "quantization_config", None) is None
         and rope.get("rope_type", "default") in ROPES
         and rope.get("partial_rotary_factor", 1.0) == 1.0
     )

@@ -16,7 +16,9 @@ from analysis360.errors import EngineError
 from analysis360.series import Checkpoint
 
 BATCH = 256
-"""Sequences a forward pass; all batches but a unit's last are this long."""
+"""Sequences a forward pass, but for the last of those handed over together."""
+LOGITS = 2**28
+"""Logits of one scoring pass, at most: a GiB of them in single precision."""
 
 
 class TorchEngine:
@@ -36,8 +38,11 @@ class TorchEngine:
         self._cache = Cache()
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Load the checkpoint's model; the one before is given back first, so that memory holds one."""
-        self._model = self._fast = None
+        """Load the checkpoint's model; the one before is given back first.
+
+        Where `llama` fits, its packed weights lie beside the model's from the first continuation on.
+        """
+        self.unload()
         config = load_config(checkpoint)
         if self._first is None and self._like is not None:
             self._first = (self._like, load_config(self._like))
@@ -45,6 +50,10 @@ class TorchEngine:
             check_same_model(checkpoint, config, *self._first)
         self._model = load_model(checkpoint, config, self.dtype).to(self.device)
         self._first = self._first or (checkpoint, config)
+
+    def unload(self) -> None:
+        """Give back the model; what the next one must be like is still known."""
+        self._model = self._fast = None
 
     @torch.inference_mode()
     def generate(self, ids: Ids, n: int, *, stop: Collection[int] = ()) -> Ids:
@@ -75,7 +84,9 @@ class TorchEngine:
         if not len(ids):
             empty = np.empty((0, ids.shape[1] - start), np.float32)
             return Forced(empty, empty.astype(bool), empty)
-        parts = [self._score(model, ids[i : i + BATCH], start) for i in range(0, len(ids), BATCH)]
+        each = (ids.shape[1] - start) * model.config.vocab_size
+        batch = max(1, min(BATCH, LOGITS // max(each, 1)))
+        parts = [self._score(model, ids[i : i + batch], start) for i in range(0, len(ids), batch)]
         return Forced(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def _score(self, model: Any, ids: Ids, start: int) -> tuple[Any, Any, Any]:
@@ -85,7 +96,7 @@ class TorchEngine:
         target = tokens[:, start:]
         given = logits.gather(-1, target[..., None])[..., 0]
         logprob = given - logits.logsumexp(dim=-1)
-        hit = logits.argmax(dim=-1) == target  # the choice of `generate`, at exact ties too
+        hit = logits.argmax(dim=-1) == target  # of equal logits the first, as `generate` chooses
         best = logits.topk(2, dim=-1).values
         gap = best[..., 0] - best[..., 1]
         return logprob.cpu().numpy(), hit.cpu().numpy(), gap.cpu().numpy()
@@ -93,8 +104,10 @@ class TorchEngine:
     def describe(self) -> dict[str, str]:
         """Versions, device and threads."""
         device = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
+        lean = self._model is not None and fits(self._model, self.dtype, self.device)
+        how = ", lean Llama" if lean else ""
         return {
-            "engine": f"torch {torch.__version__}, transformers {transformers.__version__}",
+            "engine": f"torch {torch.__version__}, transformers {transformers.__version__}{how}",
             "device": device,
             "threads": str(torch.get_num_threads()),
         }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis360.engines import Forced, Ids, VllmOptions
 from analysis360.engines.torch_engine import TorchEngine, cut_at_stop
@@ -17,12 +19,13 @@ from analysis360.series import Checkpoint
 
 TOLERANCE = {"float32": 2e-3, "bfloat16": 0.25, "float16": 0.05}
 """Largest difference of log-probability (nats) between vLLM and transformers on the same weights."""
-PROBES, PROBE_LENGTH, PROBE_STEPS = 2, 8, 2
+PROBES, PROBE_LENGTH, PROBE_STEPS = 1, 8, 2
 MAX_SEQUENCES, STEP_TOKENS = 512, 16384
 """What one step of vLLM takes: all prompts of 512 sequences at once, then a token of each."""
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in process: starts in seconds, and swaps need no pickling
     "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB, taken as it is used; the default reserves a share of the machine
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork of a process that has asked for a GPU cannot use one
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",  # checkpoints are local folders by the time they are loaded
@@ -61,22 +64,26 @@ class VllmEngine:
         """
         self._loaded = None
         self._oracle.load(checkpoint)  # names, shapes, config and finiteness, before vLLM sees any
-        if self._llm is None:
-            self._llm = self._start(checkpoint)
-        else:
-            try:
-                self._llm.collective_rpc("a360_swap", args=(str(checkpoint.path),))
-            except Exception as error:
-                self.close()
-                raise EngineError(
-                    f"checkpoint {checkpoint.name}: the swap failed: {one_line(error)}"
-                ) from error
+        try:
+            if self._llm is None:
+                self._llm = self._start(checkpoint)
+            else:
+                self._swap(checkpoint)
+            self._verify(checkpoint)
+        except BaseException:
+            self.close()  # weights that nobody has verified must not answer
+            raise
         self._loaded = checkpoint
-        self._verify(checkpoint)
+        self._oracle.unload()
+
+    def _swap(self, checkpoint: Checkpoint) -> None:
+        try:
+            self._llm.collective_rpc("a360_swap", args=(str(checkpoint.path),))
+        except Exception as error:
+            raise EngineError(f"checkpoint {checkpoint.name}: the swap failed: {one_line(error)}") from error
 
     def _start(self, checkpoint: Checkpoint) -> Any:
         import torch
-        from vllm import LLM
 
         # One more than is asked, as scoring a sequence has vLLM generate one; the model's window permitting.
         window = int(checkpoint.config.get("max_position_embeddings") or self._max_tokens)
@@ -103,6 +110,8 @@ class VllmEngine:
             "seed": 0,
         }
         try:
+            from vllm import LLM
+
             with quiet():
                 return LLM(**options)
         except Exception as error:
@@ -114,16 +123,10 @@ class VllmEngine:
         """Probe what reads prompts and what continues them: on a GPU these are different kernels and graphs."""
         vocabulary = checkpoint.vocabulary
         probes = np.random.default_rng(0).integers(0, vocabulary, (PROBES, PROBE_LENGTH), dtype=np.int32)
-        found, chosen = self._ask(probes, 1, PROBE_STEPS)
+        found, chosen, decoded = self._ask(probes, 1, PROBE_STEPS)
         expected = self._oracle.forced(np.concatenate([probes, chosen], axis=1), 1)
-        read = found.logprob.shape[1]
-        off = np.abs(found.logprob - expected.logprob[:, :read])
-        lead = np.where(
-            expected.hit[:, read:], 0, expected.gap[:, read:]
-        )  # of the right choice over the one made
-        worst = float(np.concatenate([off, lead], axis=1).max())
+        worst = float(np.abs(np.concatenate([found.logprob, decoded], axis=1) - expected.logprob).max())
         if not worst <= TOLERANCE[self.dtype]:
-            self.close()
             raise EngineError(
                 f"checkpoint {checkpoint.name}: after the swap vLLM's log-probabilities differ from transformers' "
                 f"by {worst:.3g} nats (at most {TOLERANCE[self.dtype]:g} expected); try --engine torch"
@@ -133,11 +136,7 @@ class VllmEngine:
         """Greedy continuation [batch, n]; see `Engine.generate`."""
         from vllm import SamplingParams
 
-        if ids.ndim == 2 and ids.shape[1] + n > self._max_tokens:
-            asked = f"{ids.shape[1]} + {n}"
-            raise EngineError(
-                f"{asked} ids asked of an engine opened for {self._max_tokens}; open a longer one"
-            )
+        self._check(ids, n)
         # ignore_eos without min_tokens: EOS may be chosen, and generation goes on past it.
         params = SamplingParams(temperature=0.0, max_tokens=n, ignore_eos=True, detokenize=False)
         outputs = self._submit(ids, params)
@@ -145,16 +144,29 @@ class VllmEngine:
         return cut_at_stop(chosen.reshape(len(ids), n), stop)
 
     def forced(self, ids: Ids, start: int) -> Forced:
-        """Teacher-forced scores; see `Engine.forced`."""
+        """Teacher-forced scores; see `Engine.forced`. The engine must be open for one id more than the rows have."""
+        self._check(ids, 1)
         return self._ask(ids, start, 1)[0]
 
-    def _ask(self, ids: Ids, start: int, n: int) -> tuple[Forced, Ids]:
-        """Scores of the given ids, and [batch, n] what greedy decoding has follow them."""
+    def _check(self, ids: Ids, n: int) -> None:
+        if self._llm is None or self._loaded is None:
+            raise EngineError(
+                "no checkpoint is loaded: call load(checkpoint) first, and again after a failed load"
+            )
+        if ids.ndim != 2:
+            raise EngineError(f"expected ids of shape [batch, length], found {list(ids.shape)}")
+        if ids.shape[1] + n > self._max_tokens:
+            asked = f"{ids.shape[1]} + {n}"
+            raise EngineError(
+                f"{asked} ids asked of an engine opened for {self._max_tokens}; open a longer one"
+            )
+
+    def _ask(self, ids: Ids, start: int, n: int) -> tuple[Forced, Ids, NDArray[np.float32]]:
+        """Scores of the given ids; [batch, n] what greedy decoding has follow them, and its log-probabilities."""
         from vllm import SamplingParams
 
-        params = SamplingParams(
-            temperature=0.0, max_tokens=n, ignore_eos=True, prompt_logprobs=2, detokenize=False
-        )
+        asked = {"prompt_logprobs": 2, "logprobs": 1}
+        params = SamplingParams(temperature=0.0, max_tokens=n, ignore_eos=True, detokenize=False, **asked)
         shape = (len(ids), ids.shape[1] - start)
         result = Forced(np.empty(shape, np.float32), np.empty(shape, np.bool_), np.empty(shape, np.float32))
         outputs = self._submit(ids, params)
@@ -167,16 +179,13 @@ class VllmEngine:
                 result.logprob[row, column] = entries[given].logprob
                 result.hit[row, column] = ranked[0] == given
                 result.gap[row, column] = entries[ranked[0]].logprob - entries[ranked[1]].logprob
-        chosen = np.array([output.outputs[0].token_ids for output in outputs], dtype=np.int32)
-        return result, chosen.reshape(len(ids), n)
+        made = [output.outputs[0] for output in outputs]
+        chosen = np.array([one.token_ids for one in made], dtype=np.int32).reshape(len(ids), n)
+        pairs = [zip(one.logprobs, one.token_ids, strict=True) for one in made]
+        logprobs = np.array([[step[token].logprob for step, token in row] for row in pairs], np.float32)
+        return result, chosen, logprobs.reshape(len(ids), n)
 
     def _submit(self, ids: Ids, params: Any) -> list[Any]:
-        if self._llm is None or self._loaded is None:
-            raise EngineError(
-                "no checkpoint is loaded: call load(checkpoint) first, and again after a failed load"
-            )
-        if ids.ndim != 2:
-            raise EngineError(f"expected ids of shape [batch, length], found {list(ids.shape)}")
         prompts = [{"prompt_token_ids": row} for row in ids.tolist()]
         try:
             with quiet():
@@ -191,7 +200,7 @@ class VllmEngine:
         import vllm
 
         oracle = self._oracle.describe()
-        how = ", batch-invariant" if self._options.batch_invariant else ""
+        how = ", batch-invariant" if batch_invariant() else ""
         engine = f"vllm {vllm.__version__}{how}, {oracle['engine']}"
         return oracle | {"engine": engine, "device": self._device()}
 
@@ -215,6 +224,8 @@ def prepare(options: VllmOptions) -> None:
     if options.batch_invariant:
         if not torch.cuda.is_available():
             raise EngineError("vLLM's batch-invariant mode needs a GPU, and there is none; leave it out")
+        if "vllm" in sys.modules and not batch_invariant():
+            raise EngineError("vLLM was loaded without its batch-invariant mode; ask for it in a new process")
         os.environ["VLLM_BATCH_INVARIANT"] = "1"
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
@@ -224,6 +235,11 @@ def prepare(options: VllmOptions) -> None:
     if parts > 1 and not torch.cuda.is_available():
         bound = "|".join(",".join(map(str, cpus[part::parts])) for part in range(parts))
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", bound)
+
+
+def batch_invariant() -> bool:
+    """Whether vLLM is in that mode: it is a whole process's, however it was set."""
+    return os.environ.get("VLLM_BATCH_INVARIANT", "0") not in ("", "0")
 
 
 @contextmanager

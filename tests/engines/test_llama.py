@@ -28,6 +28,7 @@ LEFT = {
     "attention bias": {"attention_bias": True},
     "mlp bias": {"mlp_bias": True},
     "gelu": {"hidden_act": "gelu"},
+    "looking ahead": {"is_causal": False},
     "dynamic rope": {"rope_parameters": {"rope_type": "dynamic", **LONG, "factor": 8.0}},
 }
 packs = pytest.mark.skipif(not lean.PACKS, reason="this torch packs no weights")
@@ -86,6 +87,19 @@ def test_code_that_calls_itself_llama_is_not_taken_for_it() -> None:
 
 
 @packs
+@packs
+def test_a_weight_in_a_part_that_does_more_than_multiply_is_not_taken() -> None:
+    class Rounded(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.round())
+
+    model = llama(0)
+    assert lean.fits(model, "float32", torch.device("cpu"))
+    old = model.model.layers[0].mlp.down_proj
+    model.model.layers[0].mlp.down_proj = Rounded(old.in_features, old.out_features, bias=False)
+    assert not lean.fits(model, "float32", torch.device("cpu"))
+
+
 def test_ids_outside_the_vocabulary_are_refused() -> None:
     for wrong in (-1, VOCABULARY):
         ids = prompts(3)

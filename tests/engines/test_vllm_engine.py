@@ -19,7 +19,7 @@ from small_models import CONTINUATION, PROMPT, VOCABULARY, Known, copy_of, with_
 from analysis360.engines import STOPPED, VllmOptions, open_engine
 from analysis360.engines.torch_engine import TorchEngine
 from analysis360.engines.vllm_engine import MAX_SEQUENCES, STEP_TOKENS
-from analysis360.errors import EngineError
+from analysis360.errors import EngineError, SelectionError
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 
@@ -326,9 +326,9 @@ def test_in_two_parts_each_swap_is_made_and_verified(tied: Known, tmp_path: Path
 def test_modes_only_vllm_has_are_refused_by_the_torch_engine() -> None:
     open_engine("torch", dtype="float32", max_tokens=8, vllm=VllmOptions()).close()
     for options in (VllmOptions(tensor_parallel=2), VllmOptions(batch_invariant=True)):
-        with pytest.raises(EngineError, match="use --engine vllm"):
+        with pytest.raises(SelectionError, match="use --engine vllm"):
             open_engine("torch", dtype="float32", max_tokens=8, vllm=options)
-    with pytest.raises(EngineError, match="at least 1"):
+    with pytest.raises(SelectionError, match="at least 1"):
         VllmOptions(tensor_parallel=0)
 
 
