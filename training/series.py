@@ -1,14 +1,15 @@
 """The folder of a run as a series: which files it holds, what is done, and the manifest that says so."""
 
 import json
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from training.canaries import SOURCE
+from training.config import Recipe, as_json, differences, from_json
 from training.errors import TrainingError
 from training.files import file_sha256, write_aside
-from training.recipes import RECIPES, Recipe, as_json
-from training.tokenizer import EOS_ID
 
 __all__ = [
     "CANARIES",
@@ -21,6 +22,7 @@ __all__ = [
     "TOKENIZER",
     "TRAIN",
     "check_files",
+    "check_recipe",
     "checkpoints_done",
     "manifest",
     "read_recipe",
@@ -40,28 +42,24 @@ MANIFEST = "series.toml"
 
 
 def read_recipe(out: Path) -> Recipe | None:
-    """The recipe a folder was prepared with, or None; an error if the code's recipe is another by now."""
-    if not (out / RECIPE).exists():
+    """The recipe a folder was prepared with, or None."""
+    path = out / RECIPE
+    if not path.exists():
         return None
-    stored = json.loads((out / RECIPE).read_text("utf-8"))
-    fix = "choose another --out, or bring the recipe back"
-    if stored["name"] not in RECIPES:
-        raise TrainingError(out / RECIPE, expected=" or ".join(RECIPES), found=stored["name"], fix=fix)
-    recipe = RECIPES[stored["name"]]()
-    for field, (now, then) in _differences(as_json(recipe), stored).items():
-        raise TrainingError(
-            f"{out / RECIPE}: {field}", expected=f"{now} (as in the code)", found=str(then), fix=fix
-        )
-    return recipe
+    try:
+        return from_json(Recipe, json.loads(path.read_text("utf-8")))
+    except ValueError as error:
+        fix = "choose another --out, or train it with the version that prepared it"
+        raise TrainingError(path, expected="a recipe of this version", found=str(error), fix=fix) from None
 
 
-def _differences(now: Any, then: Any, field: str = "") -> dict[str, tuple[Any, Any]]:
-    if not isinstance(now, dict) or not isinstance(then, dict):
-        return {} if now == then else {field: (now, then)}
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in now | then:
-        found |= _differences(now.get(key), then.get(key), f"{field}.{key}".lstrip("."))
-    return found
+def check_recipe(out: Path, recipe: Recipe) -> None:
+    """Refuse a folder that was prepared with another recipe, naming the first field that differs."""
+    stored = read_recipe(out)
+    found = {} if stored is None else differences(as_json(recipe), as_json(stored))
+    for field, (now, then) in found.items():
+        where, fix = f"{out / RECIPE}: {field}", "choose another --out"
+        raise TrainingError(where, expected=f"{now}, as asked", found=str(then), fix=fix)
 
 
 def read_report(out: Path) -> dict[str, Any] | None:
@@ -80,37 +78,39 @@ def check_files(out: Path, report: dict[str, Any]) -> list[str]:
     ]
 
 
-def checkpoints_done(out: Path, recipe: Recipe) -> int:
-    """How many checkpoints are there; the names are taken only by complete ones."""
-    there = [(out / CHECKPOINT.format(index=index)).exists() for index in range(recipe.data.chunks)]
-    done = sum(there)
-    if not all(there[:done]):
-        missing = CHECKPOINT.format(index=there.index(False))
-        found = f"{done}, none of them {missing}"
-        raise TrainingError(
-            out / missing, expected="checkpoints without a gap", found=found, fix="put it back"
-        )
-    return done
+def checkpoints_done(out: Path) -> int:
+    """How many checkpoints the manifest counts; it is written after them."""
+    path = out / MANIFEST
+    return int(tomllib.loads(path.read_text("utf-8"))["checkpoints"]["count"]) if path.exists() else 0
 
 
-def manifest(recipe: Recipe, report: dict[str, Any], checkpoints: int) -> str:
-    """The series in TOML. Values are numbers, strings and lists of them, which JSON writes as TOML does."""
-    chunks = {"rows": recipe.data.rows, "row_tokens": recipe.data.row_tokens}
+def manifest(recipe: Recipe, report: dict[str, Any], order: Sequence[int]) -> str:
+    """The series in TOML. Values are numbers, strings and lists of them, which JSON writes as TOML does.
+
+    `order` holds the chunk trained on before each checkpoint: a chunk that was abandoned is not in it, and
+    one that completed the schedule is in it twice.
+    """
+    mix, parent = recipe.mix, recipe.parent
+    chunks = {"rows": mix.rows, "row_tokens": mix.row_tokens}
+    top: dict[str, Any] = {"manifest": 1, "name": recipe.name, "metrics": METRICS, "tokenizer": TOKENIZER}
     tables: dict[str, dict[str, Any]] = {
-        "": {"manifest": 1, "name": recipe.name, "metrics": METRICS, "tokenizer": TOKENIZER},
-        "[model]": {"compute_dtype": "float32", "eos_token_id": EOS_ID},
-        "[checkpoints]": {"path": CHECKPOINT, "first": 0, "count": checkpoints},
-        "[data]": {"format": "jsonl", "path": TRAIN, "first": 0, "count": recipe.data.chunks} | chunks,
-        "[held_out]": {"path": HELD_OUT, "first": 0, "count": recipe.data.held_out_chunks},
-        "[canaries]": {"path": CANARIES, "source": SOURCE, "ordinary_ids": recipe.data.vocabulary - 1},
+        "": top | ({"base": f"{parent.series}/{parent.checkpoint}"} if parent else {}),
+        "[model]": {"compute_dtype": recipe.loop.compute_dtype, "eos_token_id": report["eos_token_id"]},
+        "[checkpoints]": {"path": CHECKPOINT, "first": 0, "count": len(order)},
+        "[data]": {"format": "jsonl", "path": TRAIN, "first": 0, "count": mix.chunks} | chunks,
     }
+    if mix.held_out_chunks:
+        tables["[held_out]"] = {"path": HELD_OUT, "first": 0, "count": mix.held_out_chunks}
+    if report["canaries"]:
+        ordinary = report["vocabulary"] - 1
+        tables["[canaries]"] = {"path": CANARIES, "source": SOURCE, "ordinary_ids": ordinary}
     lines: list[str] = []
     for name, table in [*tables.items(), *(("[[canaries.rows]]", canary) for canary in report["canaries"])]:
         lines += ["", name, *_assignments(table)]
     exposure = {
-        "order": list(range(checkpoints)),
-        "done": list(range(1, checkpoints + 1)),
-        "tokens_per_chunk": recipe.chunk_tokens,
+        "order": list(order),
+        "done": list(range(1, len(order) + 1)),
+        "tokens_per_chunk": recipe.chunk_targets,
     }
     lines += ["", "[exposure]", *_assignments(exposure)]
     return "\n".join(lines).lstrip() + "\n"
@@ -120,9 +120,9 @@ def _assignments(table: dict[str, Any]) -> list[str]:
     return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
 
 
-def write_manifest(out: Path, recipe: Recipe, report: dict[str, Any], checkpoints: int) -> None:
+def write_manifest(out: Path, recipe: Recipe, report: dict[str, Any], order: Sequence[int]) -> None:
     """Bring the manifest up to the checkpoints that are there."""
-    text = manifest(recipe, report, checkpoints).encode()
+    text = manifest(recipe, report, order).encode()
     path = out / MANIFEST
     if not path.exists() or path.read_bytes() != text:
         write_aside(path, text)

@@ -1,0 +1,449 @@
+"""What a run is made of: frozen records, each field with its meaning, each checked where it is made."""
+
+import json
+import math
+import types
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+__all__ = [
+    "Canaries",
+    "Loop",
+    "Mix",
+    "Model",
+    "Parent",
+    "Rate",
+    "Recipe",
+    "Source",
+    "Stage",
+    "Take",
+    "as_json",
+    "differences",
+    "from_json",
+]
+
+Record = TypeVar("Record")
+
+
+def _expect(ok: bool, field: str, expected: str, found: object) -> None:
+    if not ok:
+        raise ValueError(f"{field}: expected {expected}, found {found}")
+
+
+def _positive(record: object, *names: str) -> None:
+    for name in names:
+        value = getattr(record, name)
+        _expect(value > 0, f"{type(record).__name__}.{name}", "a positive number", value)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A named body of text."""
+
+    name: str
+    """Written into every row. Without `files`, one of the names in `training.sources.BUILT_IN`."""
+    files: str = ""
+    """Glob of the files it is read from: `.txt` (a file is a document), `.jsonl` or `.parquet` (a row is)."""
+    field: str = "text"
+    """Field of a row of JSON lines or Parquet that holds the text."""
+
+    def __post_init__(self) -> None:
+        _expect(bool(self.name) and "/" not in self.name, "Source.name", "a name without /", repr(self.name))
+
+
+@dataclass(frozen=True)
+class Take:
+    """How much of one source goes into a stage: a budget of tokens, or a share of what budgets leave."""
+
+    source: str
+    """Name of the source."""
+    weight: float = 0.0
+    """Share of the stage's rows that no budget takes, beside the other weights."""
+    tokens: int = 0
+    """Budget, instead of a weight: a whole number of rows."""
+    part: tuple[float, float] = (0.0, 1.0)
+    """From and to: the part of the source's training documents, in their seeded order, that may be used."""
+    epochs: int = 1
+    """How often each document may be used at most. Later ones take the documents in another order."""
+
+    def __post_init__(self) -> None:
+        _expect(
+            (self.weight > 0) != (self.tokens > 0) and min(self.weight, self.tokens) >= 0,
+            f"Take.weight and Take.tokens ({self.source})",
+            "one of the two above 0",
+            f"{self.weight} and {self.tokens}",
+        )
+        first, end = self.part
+        _expect(0 <= first < end <= 1, f"Take.part ({self.source})", "0 <= from < to <= 1", self.part)
+        _expect(self.epochs > 0, f"Take.epochs ({self.source})", "1 or more", self.epochs)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training on a mixture of its own, permuted as a whole."""
+
+    name: str
+    """Written into the metrics and the report."""
+    chunks: int
+    """Chunks of the stage, and so checkpoints."""
+    takes: tuple[Take, ...]
+    """The mixture."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "chunks")
+        _expect(len(self.takes) > 0, f"Stage.takes ({self.name})", "at least one", self.takes)
+
+
+@dataclass(frozen=True)
+class Canaries:
+    """Rows planted a known number of times: rows of random ids, and rows of the text itself."""
+
+    levels: tuple[tuple[int, int], ...] = ()
+    """(repeats, canaries): so many rows of random ids are planted so often, in each of the two spacings."""
+    one_chunk: tuple[int, ...] = ()
+    """The chunk of each canary that is planted in one chunk alone, the most repeated first."""
+    never: int = 0
+    """Rows of random ids that are never planted: what chance looks like."""
+    duplicates: tuple[tuple[int, int], ...] = ()
+    """(repeats, rows): so many rows of ordinary text stand so often in all, spread evenly."""
+    largest_share: float = 0.1
+    """Share of the training rows that plantings may take."""
+
+    def __post_init__(self) -> None:
+        for repeats, canaries in self.levels:
+            _expect(repeats > 0 and canaries > 0, "Canaries.levels", "positive numbers", (repeats, canaries))
+        for repeats, rows in self.duplicates:
+            _expect(
+                repeats > 1 and rows > 0, "Canaries.duplicates", "2 or more, of 1 or more", (repeats, rows)
+            )
+        planted = sum(canaries for _, canaries in self.levels)
+        _expect(len(self.one_chunk) == planted, "Canaries.one_chunk", f"{planted} chunks", self.one_chunk)
+        _expect(self.never >= 0, "Canaries.never", "0 or more", self.never)
+        share = self.largest_share
+        _expect(0 <= share < 1, "Canaries.largest_share", "from 0 to below 1", share)
+
+    @property
+    def planted_rows(self) -> int:
+        """Rows that plantings take from the text."""
+        copies = sum((repeats - 1) * rows for repeats, rows in self.duplicates)
+        return 2 * sum(repeats * canaries for repeats, canaries in self.levels) + copies
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The data: bodies of text, stages that draw on them, and how rows are cut."""
+
+    name: str
+    """Name of the series."""
+    seed: int
+    """Everything random about the data follows from it."""
+    sources: tuple[Source, ...]
+    """The text there is."""
+    stages: tuple[Stage, ...]
+    """What is trained on, in this order."""
+    rows: int
+    """Rows of a chunk, held-out chunks as well."""
+    row_tokens: int = 129
+    """Ids of a row: one more than the targets trained on."""
+    vocabulary: int = 0
+    """Ids of the tokenizer that is learned from the text, the special one included; 0 with `tokenizer`."""
+    tokenizer: str = ""
+    """Folder of a tokenizer to use instead of learning one."""
+    longest: int = 1 << 13
+    """Characters of a document: of a longer one, the first so many are the document."""
+    held_out_chunks: int = 2
+    """Chunks of documents never trained on, in the mixture of all stages together."""
+    held_out_fraction: float = 0.15
+    """Share of the documents set aside for them, by the hash of their text."""
+    canaries: Canaries = Canaries()
+    """What is planted."""
+
+    def __post_init__(self) -> None:
+        learned = not self.tokenizer and self.vocabulary > 256
+        expected = "257 or more (bytes and a special token), or a tokenizer's folder"
+        found = f"{self.vocabulary} and {self.tokenizer!r}"
+        fits = learned or (bool(self.tokenizer) and self.vocabulary == 0)
+        _expect(fits, "Mix.vocabulary and Mix.tokenizer", expected, found)
+        _positive(self, "rows", "longest")
+        _expect(self.held_out_chunks >= 0, "Mix.held_out_chunks", "0 or more", self.held_out_chunks)
+        _expect(self.row_tokens > 1, "Mix.row_tokens", "2 or more", self.row_tokens)
+        share = self.held_out_fraction
+        _expect(
+            (0 < share < 1) or (share == 0 == self.held_out_chunks), "Mix.held_out_fraction", "0 to 1", share
+        )
+        _expect(len(self.stages) > 0, "Mix.stages", "at least one", self.stages)
+        names = [source.name for source in self.sources]
+        _expect(len(set(names)) == len(names), "Mix.sources", "different names", names)
+        stages = [stage.name for stage in self.stages]
+        _expect(len(set(stages)) == len(stages), "Mix.stages", "different names", stages)
+        for stage in self.stages:
+            self._check_stage(stage, names)
+        self._check_canaries()
+
+    def _check_stage(self, stage: Stage, names: list[str]) -> None:
+        where, rows = f"Stage {stage.name}", stage.chunks * self.rows
+        for take in stage.takes:
+            _expect(take.source in names, f"{where}: Take.source", " or ".join(names), take.source)
+            whole = take.tokens % self.row_tokens == 0
+            _expect(
+                whole,
+                f"{where}: Take.tokens",
+                f"a multiple of {self.row_tokens} ({take.source})",
+                take.tokens,
+            )
+        budgets = sum(take.tokens for take in stage.takes) // self.row_tokens
+        weights = any(take.weight for take in stage.takes)
+        fits = budgets < rows if weights else budgets == rows
+        _expect(
+            fits, f"{where}: Take.tokens", f"{'fewer than ' if weights else ''}{rows} rows in all", budgets
+        )
+
+    def _check_canaries(self) -> None:
+        canaries, most = self.canaries, int(self.canaries.largest_share * self.total_rows)
+        fits = canaries.planted_rows <= most
+        _expect(fits, "Canaries.levels and duplicates", f"{most} rows at most", canaries.planted_rows)
+        places = set(canaries.one_chunk)
+        fits = len(places) == len(canaries.one_chunk) and places <= set(range(self.chunks))
+        _expect(fits, "Canaries.one_chunk", f"different chunks below {self.chunks}", canaries.one_chunk)
+        repeats = max((repeats for repeats, _ in canaries.levels), default=0)
+        _expect(repeats <= self.rows, "Canaries.levels", f"{self.rows} repeats at most", repeats)
+
+    @property
+    def chunks(self) -> int:
+        """Training chunks of all stages."""
+        return sum(stage.chunks for stage in self.stages)
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of all training chunks."""
+        return self.chunks * self.rows
+
+    def stage_of(self, chunk: int) -> Stage:
+        """The stage that a chunk belongs to."""
+        for stage in self.stages:
+            if chunk < stage.chunks:
+                return stage
+            chunk -= stage.chunks
+        raise IndexError(chunk)
+
+    def rows_of(self, stage: Stage) -> list[int]:
+        """Rows of each take of a stage: budgets as they are, the rest by weight, largest remainders first."""
+        budgets = [take.tokens // self.row_tokens for take in stage.takes]
+        left, total = stage.chunks * self.rows - sum(budgets), sum(take.weight for take in stage.takes)
+        exact = [left * take.weight / total if total else 0.0 for take in stage.takes]
+        shares = [math.floor(share) for share in exact]
+        order = sorted(range(len(exact)), key=lambda index: (shares[index] - exact[index], index))
+        for index in order[: left - sum(shares)]:
+            shares[index] += 1
+        return [budget + share for budget, share in zip(budgets, shares, strict=True)]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The shape of the Llama that is trained."""
+
+    hidden: int
+    """Width of the residual stream."""
+    layers: int
+    """Blocks."""
+    heads: int
+    """Attention heads; they share out the width."""
+    intermediate: int
+    """Inner width of the MLP."""
+    vocabulary: int
+    """Ids that have an embedding: those of the tokenizer, or more."""
+    positions: int = 256
+    """Longest context the finished model accepts."""
+    norm_eps: float = 1e-6
+    """Epsilon of the RMS norms."""
+    seed: int = 360
+    """Of the initial weights."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "hidden", "layers", "heads", "intermediate", "vocabulary", "positions", "norm_eps")
+        _expect(self.hidden % (2 * self.heads) == 0, "Model.heads", "an even share of the width", self.heads)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A learning rate: a linear rise to the peak, then a fall to the last."""
+
+    peak: float
+    """After the warm-up."""
+    last: float
+    """At the last step of the fall, and after it."""
+    warm_up: int
+    """Steps of the rise."""
+    shape: str = "cosine"
+    """Of the fall: `cosine` (half a wave) or `linear`."""
+    steps: int = 0
+    """Steps of rise and fall together; 0: those of the run, or of the stage."""
+    start: int = 0
+    """Steps that were done before, in the run this one continues."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "peak")
+        _expect(0 <= self.last <= self.peak, "Rate.last", f"0 to {self.peak}", self.last)
+        _expect(self.warm_up >= 0, "Rate.warm_up", "0 or more", self.warm_up)
+        _expect(self.shape in ("cosine", "linear"), "Rate.shape", "cosine or linear", self.shape)
+        _expect(
+            self.steps >= 0 and self.start >= 0,
+            "Rate.steps and Rate.start",
+            "0 or more",
+            (self.steps, self.start),
+        )
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How the model is trained: Amber's settings where size does not forbid it."""
+
+    batch: int
+    """Rows of a step, over all processes. The last step of a chunk takes what is left."""
+    rates: tuple[Rate, ...]
+    """One for the whole run, or one a stage."""
+    micro_batch: int = 0
+    """Rows a process reads at a time, gradients added up; 0: its whole share of the batch."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's two decay rates."""
+    eps: float = 1e-8
+    """AdamW's epsilon."""
+    weight_decay: float = 0.1
+    """AdamW's weight decay."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    compute_dtype: str = "float32"
+    """Of activations and gradients: `float32` or `bfloat16`. Weights and optimiser are float32 in any case."""
+    compiled: bool = False
+    """Fuse operators with torch.compile: half a minute at the start, then faster; needs a C++ compiler."""
+    recompute: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more work."""
+    threads: int = 2
+    """Threads of torch on a CPU: fixed, because sums depend on how they are split."""
+    keep_state_every: int = 0
+    """Keep the state of every N-th checkpoint, three times the weights; 0 keeps that of the latest alone."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "batch", "eps", "clip", "threads")
+        _expect(len(self.rates) > 0, "Loop.rates", "at least one", self.rates)
+        _expect(all(0 <= beta < 1 for beta in self.betas), "Loop.betas", "from 0 to below 1", self.betas)
+        for name in ("weight_decay", "micro_batch", "keep_state_every"):
+            _expect(getattr(self, name) >= 0, f"Loop.{name}", "0 or more", getattr(self, name))
+        dtypes = ("float32", "bfloat16")
+        _expect(self.compute_dtype in dtypes, "Loop.compute_dtype", " or ".join(dtypes), self.compute_dtype)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The checkpoint that a run continues."""
+
+    series: str
+    """Name of its series."""
+    checkpoint: str
+    """Its name there."""
+    digest: str
+    """Content identity of its weights and config."""
+    optimizer: bool
+    """Whether the optimiser's state came with it; otherwise it starts from nothing."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run."""
+
+    mix: Mix
+    """What is trained on."""
+    model: Model
+    """What is trained."""
+    loop: Loop
+    """How."""
+    parent: Parent | None = None
+    """What it continues; None: random weights."""
+
+    def __post_init__(self) -> None:
+        mix, loop, model = self.mix, self.loop, self.model
+        rates = (1, len(mix.stages))
+        _expect(len(loop.rates) in rates, "Loop.rates", f"1 or {len(mix.stages)} of them", len(loop.rates))
+        for rate, steps in self.spans():
+            fits = rate.warm_up < (rate.steps or steps)
+            _expect(fits, "Rate.warm_up", f"below {rate.steps or steps} steps", rate.warm_up)
+        fits = mix.row_tokens - 1 <= model.positions
+        _expect(fits, "Model.positions", f"{mix.row_tokens - 1} or more", model.positions)
+        fits = mix.vocabulary <= model.vocabulary
+        _expect(fits, "Model.vocabulary", f"{mix.vocabulary} or more", model.vocabulary)
+
+    @property
+    def name(self) -> str:
+        """Name of the series."""
+        return self.mix.name
+
+    @property
+    def chunk_steps(self) -> int:
+        """Steps of a chunk."""
+        return -(-self.mix.rows // self.loop.batch)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run."""
+        return self.mix.chunks * self.chunk_steps
+
+    @property
+    def chunk_targets(self) -> int:
+        """Targets trained on in a chunk: a row's ids but the first."""
+        return self.mix.rows * (self.mix.row_tokens - 1)
+
+    def spans(self) -> list[tuple[Rate, int]]:
+        """(rate, its steps of the run) in order."""
+        if len(self.loop.rates) == 1:
+            return [(self.loop.rates[0], self.steps)]
+        stages = [stage.chunks * self.chunk_steps for stage in self.mix.stages]
+        return list(zip(self.loop.rates, stages, strict=True))
+
+
+def as_json(record: Any) -> Any:
+    """A record as JSON would give it back, so that a stored one can be compared."""
+    return json.loads(json.dumps(asdict(record)))
+
+
+def from_json(kind: type[Record], plain: Any, where: str = "") -> Record:
+    """The record that `as_json` made plain. Raises ValueError naming the field that does not fit."""
+    where = where or kind.__name__
+    _expect(isinstance(plain, dict), where, "a table", plain)
+    hints = get_type_hints(kind)
+    if unknown := sorted(plain.keys() - hints.keys()):
+        raise ValueError(f"{where}.{unknown[0]}: expected one of {', '.join(hints)}, found {unknown[0]!r}")
+    given = {key: _value(hints[key], value, f"{where}.{key}") for key, value in plain.items()}
+    try:
+        return kind(**given)
+    except TypeError:
+        needed = [field.name for field in fields(kind) if field.name not in given]  # type: ignore[arg-type]
+        raise ValueError(f"{where}: expected {', '.join(needed)}, found none") from None
+
+
+def _value(hint: Any, plain: Any, where: str) -> Any:
+    """A plain value in the type that a field asks for."""
+    if get_origin(hint) in (Union, types.UnionType):  # `X | None`
+        return None if plain is None else _value(get_args(hint)[0], plain, where)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return from_json(hint, plain, where)
+    if get_origin(hint) is tuple:
+        _expect(isinstance(plain, list | tuple), where, "a list", plain)
+        kinds = get_args(hint)
+        if kinds[-1] is Ellipsis:
+            return tuple(_value(kinds[0], item, f"{where}[{i}]") for i, item in enumerate(plain))
+        _expect(len(plain) == len(kinds), where, f"{len(kinds)} values", plain)
+        return tuple(_value(kind, item, where) for kind, item in zip(kinds, plain, strict=True))
+    if hint is float and type(plain) is int:
+        return float(plain)
+    _expect(type(plain) is hint, where, f"a value of type {hint.__name__}", repr(plain))
+    return plain
+
+
+def differences(now: Any, then: Any, field: str = "") -> dict[str, tuple[Any, Any]]:
+    """Where two plain records differ: both values by the field's path."""
+    if not isinstance(now, dict) or not isinstance(then, dict):
+        return {} if now == then else {field: (now, then)}
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in now | then:
+        found |= differences(now.get(key), then.get(key), f"{field}.{key}".lstrip("."))
+    return found
