@@ -35,9 +35,8 @@ def _command(arguments: argparse.Namespace) -> str:
         return _run(arguments.out)
     from training.publish import publish
 
-    return publish(
-        arguments.out, arguments.repository, endpoint=arguments.endpoint, private=arguments.private
-    )
+    where, private = arguments.endpoint, arguments.private
+    return publish(arguments.run, arguments.to, endpoint=where, private=private, license=arguments.license)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,12 +46,16 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--recipe", choices=list(RECIPES), help="what to make (default: tiny)")
     run = commands.add_parser("run", help="train what was prepared; a checkpoint follows every chunk")
     publish = commands.add_parser("publish", help="upload the series to a Hub, a branch a checkpoint")
+    publish.add_argument("run", type=Path, metavar="RUN", help="folder of the series")
     publish.add_argument(
-        "--repository", required=True, metavar="ORG/NAME", help="model repository; data go to ORG/NAME-data"
+        "--to", required=True, metavar="ORG/NAME", help="repository; data go to ORG/NAME-data"
     )
     publish.add_argument("--endpoint", metavar="URL", help="address of the Hub (default: HF_ENDPOINT)")
     publish.add_argument("--private", action="store_true", help="make both repositories private")
-    for command in (prepare, run, publish):
+    publish.add_argument(
+        "--license", metavar="ID", help="for the cards, such as apache-2.0 (default: none named)"
+    )
+    for command in (prepare, run):
         command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the series")
     return parser
 
