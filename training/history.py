@@ -46,8 +46,8 @@ class History:
     """Lines that are steps, those of abandoned chunks as well."""
     seconds: float = 0.0
     """Of all steps together."""
-    spikes: int = 0
-    """Steps marked as spikes."""
+    spike: tuple[float, int] | None = None
+    """The largest spike and its step."""
 
 
 def read_history(path: Path) -> History | None:
@@ -80,16 +80,18 @@ def _add_step(history: History, line: dict[str, Any]) -> None:
     history.first = history.first or line
     history.steps += 1
     history.seconds += line.get("seconds") or 0.0
-    history.spikes += bool(line.get("spike"))
+    if isinstance(line.get("spike"), float | int):
+        history.spike = max(history.spike or (-math.inf, 0), (line["spike"], line["step"]))
 
 
 def _add_event(history: History, line: dict[str, Any]) -> None:
-    """An abandoned chunk is taken back: no checkpoint follows its steps."""
+    """An abandoned chunk is taken back, steps and all, should they still be there."""
     if line["event"] != "abandoned":
         return
     history.abandoned.append(line)
-    if history.stays and history.stays[-1].chunk == line.get("chunk"):
-        history.stays.pop()
+    place, stays = (line["chunk"], line.get("position")), history.stays
+    if stays and (stays[-1].chunk, stays[-1].position) == place:
+        stays.pop()
 
 
 def chunk_losses(history: History | None, order: Sequence[Any]) -> list[float | None]:

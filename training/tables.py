@@ -43,16 +43,16 @@ UNITS = {
     "step": "number of the step, from 0",
     "chunk": "chunk trained on",
     "stage": "stage of the mixture",
-    "position": "place of the chunk in the schedule",
+    "position": "place of the chunk in the order of training, from 0",
     "tokens": "targets trained on so far",
     "loss": "mean cross entropy of the step, in nats a target",
     "learning_rate": "of the step",
     "gradient_norm": "before clipping",
     "seconds": "that the step took",
-    "tokens_per_second": "targets a second",
-    "memory_mb": "memory, in MB",
-    "mfu": "model FLOPs as a share of the machine's peak",
-    "spike": "whether the loss jumped",
+    "tokens_per_second": "targets a second, over all processes",
+    "memory_mb": "most memory the first process held so far, in MB",
+    "mfu": "FLOPs of the model as a share of the machine's peak; null where that is not known",
+    "spike": "height of the loss above the median of those before it, in robust standard deviations",
 }
 CONFIG = {
     "hidden_size": "Hidden size",
@@ -294,13 +294,12 @@ def metrics_table(release: Release) -> str:
     history = release.history
     if history is None:
         return f"## Metrics\n\nNo {METRICS}."
-    told = f"`{METRICS}`: {history.steps:,} steps, a line each. {_curve(history)} {history.seconds:,.1f} seconds in all"
-    told += f", {history.spikes:,} steps marked as spikes, {len(history.abandoned):,} chunks abandoned."
-    parts = ["## Metrics", told]
+    told = f"`{METRICS}`: {history.steps:,} steps, a line each; {history.seconds:,.1f} seconds. {_curve(history)}"
+    parts = ["## Metrics", f"{told} Chunks abandoned: {len(history.abandoned):,}."]
     if history.abandoned:
-        keys = ("chunk", "position", "step", "loss")
+        keys = ("chunk", "position", "step", "loss", "reason")
         rows = [[_number(event.get(key)) for key in keys] for event in history.abandoned]
-        parts.append("Abandoned chunks have no place in the order of training:")
+        parts.append("An abandoned chunk has no place in the order of training; its steps were undone:")
         parts.append(table(["abandoned chunk", *keys[1:]], rows))
     fields = [(f"`{cell(name)}`", UNITS.get(name, NONE)) for name in history.fields]
     return "\n\n".join([*parts, table(["field", "meaning"], fields)])
@@ -311,7 +310,8 @@ def _curve(history: History) -> str:
     if not history.stays:
         return first + "."
     last = history.stays[-1]
-    return f"{first}, {_loss(last.losses[-1])} at step {last.step:,}."
+    spike = f" Largest spike: {history.spike[0]:g} at step {history.spike[1]:,}." if history.spike else ""
+    return f"{first}, {_loss(last.losses[-1])} at step {last.step:,}.{spike}"
 
 
 def is_state(path: str) -> bool:
