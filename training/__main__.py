@@ -11,7 +11,7 @@ from pathlib import Path
 from analysis360.errors import Analysis360Error
 from training.config import Recipe
 from training.errors import StoppedError, TrainingError
-from training.recipes import RECIPES, mix_recipe
+from training.recipes import RECIPES
 
 __all__ = ["main"]
 
@@ -122,6 +122,8 @@ def _asked(name: str | None, mix: Path | None) -> Recipe:
     """The recipe of the code, or one whose data are a mix of the user's."""
     if mix is None:
         return RECIPES[name or "tiny"]()
+    from training.mix import mix_recipe
+
     return mix_recipe(mix, RECIPES[name]() if name else None)
 
 

@@ -1,14 +1,10 @@
 """Recipes: functions that return every number of a run. There are no other knobs."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
-from training.config import Canaries, Loop, Mix, Model, Rate, Recipe, Source, Stage, Take, from_json
-from training.errors import TrainingError
-from training.mix import read_mix
+from training.config import Canaries, Loop, Mix, Model, Rate, Recipe, Source, Stage, Take
 
-__all__ = ["RECIPES", "amber_7b", "micro", "mix_recipe", "staged", "tiny", "tiny_360"]
+__all__ = ["RECIPES", "amber_7b", "micro", "staged", "tiny", "tiny_360"]
 
 DOCS, STDLIB, CODECS, PLAYS = "python-docs", "python-stdlib", "python-codecs", "shakespeare"
 BUILT_IN = tuple(Source(name) for name in (DOCS, STDLIB, CODECS, PLAYS))
@@ -172,24 +168,3 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "staged": staged,
     "micro": micro,
 }
-
-
-def mix_recipe(path: Path, base: Recipe | None) -> Recipe:
-    """The recipe of a mix file: its data, with its [model] and [loop], or those of another recipe.
-
-    Raises TrainingError naming the file and the field.
-    """
-    mix, model, loop = read_mix(path)
-    try:
-        shape = from_json(Model, model, "model") if model is not None else base and base.model
-        how = from_json(Loop, loop, "loop") if loop is not None else base and base.loop
-        if shape is None or how is None:
-            lacks = "[model]" if shape is None else "[loop]"
-            raise ValueError(
-                f"{lacks}: expected a table of that name, or --recipe to take it from, found neither"
-            )
-        if mix.vocabulary > shape.vocabulary:
-            shape = replace(shape, vocabulary=mix.vocabulary)
-        return Recipe(mix, shape, how)
-    except ValueError as error:
-        raise TrainingError(path, expected="a recipe", found=str(error), fix="mend the file") from None
