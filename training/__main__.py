@@ -30,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, StoppedError) as stopped:
         if FIRST:
             again = shlex.join(["python", "-m", "training", *(sys.argv[1:] if argv is None else argv)])
-            saved = "stopped and saved" if isinstance(stopped, StoppedError) else "stopped; nothing complete is lost"
+            saved = (
+                "stopped and saved"
+                if isinstance(stopped, StoppedError)
+                else "stopped; nothing complete is lost"
+            )
             print(f"\n{saved}; this goes on from here: {again}", file=sys.stderr)
         return 128 + (stopped.number if isinstance(stopped, StoppedError) else 2)
     if FIRST:
@@ -61,15 +65,20 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--mix", type=Path, metavar="FILE", help="a data mix of your own (TOML)")
     prepare.add_argument("--workers", type=int, default=1, metavar="N", help="processes (%(default)s)")
     run = commands.add_parser("run", help="train what was prepared; a checkpoint follows every chunk")
-    run.add_argument(
-        "--from",
-        dest="parent",
-        metavar="SERIES@CKPT",
-        help="go on from a checkpoint (runs/demo/tiny@ckpt_020, amber@ckpt_100), or a checkpoint's folder, on --mix",
-    )
     run.add_argument("--mix", type=Path, metavar="FILE", help="with --from: the data to go on with (TOML)")
+    for command in (prepare, run):
+        command.add_argument(
+            "--from",
+            dest="parent",
+            metavar="SERIES@CKPT",
+            help="go on from a checkpoint, such as runs/demo/tiny@ckpt_020 or amber@ckpt_100, with the data of --mix",
+        )
     run.add_argument(
-        "--track", action="append", default=[], choices=("wandb", "tensorboard"), help="send metrics there too"
+        "--track",
+        action="append",
+        default=[],
+        choices=("wandb", "tensorboard"),
+        help="send metrics there too",
     )
     trace = commands.add_parser("trace", help="show the documents a row was made of")
     trace.add_argument("--chunk", type=int, required=True, metavar="N", help="number of the training chunk")
@@ -94,11 +103,22 @@ def _prepare(arguments: argparse.Namespace) -> str:
     from training.series import check_recipe, read_recipe
 
     out: Path = arguments.out
+    if arguments.parent:
+        return _descend(arguments)
     recipe = read_recipe(out)
     if arguments.recipe or arguments.mix or recipe is None:
         recipe = _asked(arguments.recipe, arguments.mix)
         check_recipe(out, recipe)
     return prepare(recipe, out, arguments.workers)
+
+
+def _descend(arguments: argparse.Namespace) -> str:
+    """Make the folder ready to go on from a checkpoint of another series."""
+    if arguments.mix is None:
+        raise TrainingError("--from", expected="a mix to go on with", found="none", fix="add --mix FILE")
+    from training.parent import descend
+
+    return descend(arguments.out, arguments.parent, arguments.mix, getattr(arguments, "workers", 1))
 
 
 def _asked(name: str | None, mix: Path | None) -> Recipe:
@@ -115,13 +135,14 @@ def _run(arguments: argparse.Namespace) -> str:
     from training.series import checkpoints_done, read_recipe
 
     out: Path = arguments.out
-    if bool(arguments.parent) != bool(arguments.mix):
-        raise TrainingError("run", expected="--from and --mix together", found="one of them", fix="give both")
+    if arguments.mix and not arguments.parent:
+        fix = "prepare with --mix, or add --from SERIES@CKPT"
+        raise TrainingError("run --mix", expected="a checkpoint to go on from", found="none", fix=fix)
     if arguments.parent:
-        from training.parent import descend
-
-        with only_one(out) if FIRST else nullcontext():
-            descend(out, arguments.parent, arguments.mix)
+        if "RANK" in os.environ:
+            fix = f"first: python -m training prepare --from {arguments.parent} --mix ... --out {out}"
+            raise TrainingError("run --from", expected="one process", found="several", fix=fix)
+        print(_descend(arguments))
     recipe = read_recipe(out)
     if recipe is None:
         fix = f"first: python -m training prepare --out {out}"
@@ -145,7 +166,9 @@ def _prepared(out: Path) -> dict[str, object]:
     if report is None:
         raise TrainingError(out, expected="a prepared folder", found="no data/report.json", fix=fix)
     for name in check_files(out, report) if FIRST else ():
-        raise TrainingError(out / name, expected="the file that was prepared", found="another or none", fix=fix)
+        raise TrainingError(
+            out / name, expected="the file that was prepared", found="another or none", fix=fix
+        )
     return report
 
 

@@ -1,7 +1,8 @@
-"""Canaries: rows of random ids, planted a known number of times, so that what is remembered was memorised.
+"""What is planted: rows of random ids, and rows of the text itself, a known number of times.
 
-Nothing but having seen it predicts such a row. `even` canaries come back all through training, `chunk`
-canaries have all their plantings in one chunk, and `never` canaries have none.
+Canaries are rows of random ids: nothing but having seen it predicts such a row. `even` canaries come back all
+through training, `chunk` canaries have all their plantings in one chunk, and `never` canaries have none.
+Duplicates are rows of ordinary text that come back all through training, in the place of other text.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -9,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from training.recipes import Recipe
+from training.config import Mix
 from training.rows import Ids, Stream, random
-from training.tokenizer import EOS_ID
 
-__all__ = ["SOURCE", "Canary", "canary_ids", "plan", "plant"]
+__all__ = ["SOURCE", "Canary", "Duplicate", "canary_ids", "plan", "plan_duplicates"]
 
 SOURCE = "canary"
+
+Place = tuple[int, int]
+"""(chunk, row of the chunk)."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Canary:
     """How often it is planted."""
     spacing: str
     """`even`, `chunk` or `never`."""
-    planted: tuple[tuple[int, int], ...]
+    planted: tuple[Place, ...]
     """(chunk, row of the chunk) of each planting, in the order of training."""
 
     def as_json(self) -> dict[str, Any]:
@@ -36,58 +39,67 @@ class Canary:
         return asdict(self) | {"planted": [list(place) for place in self.planted]}
 
 
-def canary_ids(recipe: Recipe, canaries: int) -> Ids:
-    """Ids [canaries, row_tokens], uniform over all but the special one."""
-    shape = (canaries, recipe.data.row_tokens)
-    return random(recipe.seed, Stream.CANARY_IDS).integers(
-        EOS_ID + 1, recipe.data.vocabulary, shape, dtype=np.int32
-    )
+@dataclass(frozen=True)
+class Duplicate:
+    """A row of text that stands several times."""
+
+    planted: tuple[Place, ...]
+    """All its places in the order of training; at the first it is where the permutation put it."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As the report lists it."""
+        places = [list(place) for place in self.planted]
+        return {"row": places[0], "repeats": len(places), "planted": places}
 
 
-def plan(recipe: Recipe) -> list[Canary]:
+def canary_ids(mix: Mix, canaries: int, vocabulary: int, eos: int) -> Ids:
+    """Ids [canaries, row_tokens], uniform over all but the end of sequence."""
+    shape = (canaries, mix.row_tokens)
+    ids = random(mix.seed, Stream.CANARY_IDS).integers(vocabulary - 1, size=shape, dtype=np.int32)
+    return ids + (ids >= eos)
+
+
+def plan(mix: Mix) -> list[Canary]:
     """Every canary with its places; no two plantings share a row."""
-    generator = random(recipe.seed, Stream.CANARY_PLACES)
-    repeats = [repeats for repeats, canaries in recipe.canaries.levels for _ in range(canaries)]
+    generator = random(mix.seed, Stream.CANARY_PLACES)
+    repeats = [repeats for repeats, canaries in mix.canaries.levels for _ in range(canaries)]
     taken: set[int] = set()
     canaries: list[Canary] = []
-    for spacing, place in (("chunk", _one_chunk), ("even", _evenly)):
-        for index, times in enumerate(repeats):
-            rows = place(recipe, index, times, taken, generator)
-            taken.update(rows)
-            places = tuple(divmod(row, recipe.data.rows) for row in sorted(rows))
-            canaries.append(Canary(0, times, spacing, places))
-    canaries.sort(key=lambda canary: canary.spacing != "even")
-    canaries += [Canary(0, 0, "never", ())] * recipe.canaries.never
+    for times, chunk in zip(repeats, mix.canaries.one_chunk, strict=True):
+        rows = chunk * mix.rows + generator.choice(mix.rows, size=times, replace=False)
+        canaries.append(Canary(0, times, "chunk", _places(mix, rows.tolist(), taken)))
+    even = [
+        Canary(0, times, "even", _places(mix, _evenly(mix, times, taken, generator), taken))
+        for times in repeats
+    ]
+    canaries = [*even, *canaries] + [Canary(0, 0, "never", ())] * mix.canaries.never
     return [replace(canary, row=row) for row, canary in enumerate(canaries)]
 
 
-def _one_chunk(
-    recipe: Recipe, index: int, repeats: int, taken: set[int], generator: np.random.Generator
-) -> list[int]:
-    """Random rows of a chunk of its own."""
-    chunk = recipe.canaries.one_chunk[index]
-    rows = generator.choice(recipe.data.rows, size=repeats, replace=False)
-    return [chunk * recipe.data.rows + int(row) for row in rows]
+def plan_duplicates(mix: Mix, canaries: list[Canary]) -> list[Duplicate]:
+    """Every duplicate with its places, none of which is a canary's."""
+    generator = random(mix.seed, Stream.DUPLICATES)
+    taken = {chunk * mix.rows + row for canary in canaries for chunk, row in canary.planted}
+    return [
+        Duplicate(_places(mix, _evenly(mix, repeats, taken, generator), taken))
+        for repeats, rows in mix.canaries.duplicates
+        for _ in range(rows)
+    ]
 
 
-def _evenly(
-    recipe: Recipe, index: int, repeats: int, taken: set[int], generator: np.random.Generator
-) -> list[int]:
+def _places(mix: Mix, rows: list[int], taken: set[int]) -> tuple[Place, ...]:
+    """Rows of all training as places, taken from now on."""
+    taken.update(rows)
+    return tuple(divmod(row, mix.rows) for row in sorted(rows))
+
+
+def _evenly(mix: Mix, repeats: int, taken: set[int], generator: np.random.Generator) -> list[int]:
     """Equal steps through all rows from a random start; from a row that is taken, on to the next free one."""
-    total = recipe.data.total_rows
     start = generator.random()
     rows: list[int] = []
     for planting in range(repeats):
-        row = int((planting + start) * total / repeats)
+        row = int((planting + start) * mix.total_rows / repeats)
         while row in taken or row in rows:
-            row = (row + 1) % total
+            row = (row + 1) % mix.total_rows
         rows.append(row)
     return rows
-
-
-def plant(ids: Ids, sources: list[str], canaries: list[Canary], rows: Ids, chunk_rows: int) -> None:
-    """Put each canary in its places, in the place of the text that was there."""
-    for canary in canaries:
-        for chunk, row in canary.planted:
-            ids[chunk * chunk_rows + row] = rows[canary.row]
-            sources[chunk * chunk_rows + row] = SOURCE

@@ -86,7 +86,7 @@ def start_weights(out: Path, recipe: Recipe, report: dict[str, Any], here: Proce
     if not here.first:
         return {}
     if recipe.parent:
-        begun = LlamaForCausalLM.from_pretrained(out / PARENT, dtype=torch.float32, use_safetensors=True)
+        begun = LlamaForCausalLM.from_pretrained(out / PARENT, dtype=torch.float32)
     else:
         torch.manual_seed(recipe.model.seed)
         begun = LlamaForCausalLM(_config(out, recipe, report))

