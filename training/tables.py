@@ -39,6 +39,7 @@ __all__ = [
 LONG = 40
 """Lines from which a table is folded away."""
 NONE = "–"
+HELD_OUT = ("held_out_rows", "held_out_documents")
 UNITS = {
     "step": "number of the step, from 0",
     "chunk": "chunk trained on",
@@ -119,37 +120,42 @@ def data_tables(release: Release) -> str:
     report = release.report
     if report is None:
         return f"## Data\n\nNo {REPORT}: tokens a source are not known."
-    return "\n\n".join(["## Data", _sources(release, report.get("sources", {})), _planted(report)])
+    return "\n\n".join(["## Data", _sources(report), _planted(report)])
 
 
-def _sources(release: Release, sources: dict[str, dict[str, Any]]) -> str:
+def _sources(report: dict[str, Any]) -> str:
     """A line a source, and the total; a column of tokens for each stage where there are several."""
-    named = [stage.name for stage in release.recipe.mix.stages] if release.recipe else []
-    counted = [name for counts in sources.values() for name in counts.get("stages", {})]
-    stages = list(dict.fromkeys([*named, *counted]))
-    stages = stages if len(stages) > 1 else []
-    flat = {name: _flat(counts, stages) for name, counts in sources.items()}
+    stages = report.get("stages", {}) if len(report.get("stages", {})) > 1 else {}
+    sources = {name: _flat(name, counts, stages) for name, counts in report.get("sources", {}).items()}
     total = Counter[str]()
-    for counts in flat.values():
+    for counts in sources.values():
         total.update(counts)
-    rows = [
-        _source_row(name, counts, total, stages) for name, counts in [*flat.items(), ("**total**", total)]
+    rows = []
+    for name, counts in [*sources.items(), ("**total**", total)]:
+        share = f"{100 * counts['tokens'] / total['tokens']:.2f} %" if total["tokens"] else NONE
+        epochs = report["sources"].get(name, {}).get("epochs")
+        columns = ("documents", *(f"stages/{stage}" for stage in stages), *HELD_OUT)
+        documents, *others = (_count(counts[key] or None) for key in columns)
+        read = f"{epochs:.2f}" if epochs else NONE
+        rows.append([cell(name), _count(counts["tokens"]), share, documents, read, *others])
+    titles = [
+        "source",
+        "tokens",
+        "share",
+        "documents",
+        "epochs",
+        *(f"tokens, {cell(name)}" for name in stages),
     ]
-    titles = ["source", "tokens", "share", "documents", *(f"tokens, {cell(stage)}" for stage in stages)]
     return table([*titles, "held-out rows", "held-out documents"], rows)
 
 
-def _flat(counts: dict[str, Any], stages: Sequence[str]) -> Counter[str]:
-    """Counts of a source, those of stages as `stages/NAME`; what is not counted is 0."""
-    keys = ("tokens", "documents", "held_out_rows", "held_out_documents")
-    by_stage = {f"stages/{name}": counts.get("stages", {}).get(name, {}).get("tokens", 0) for name in stages}
-    return Counter({key: counts.get(key, 0) for key in keys} | by_stage)
-
-
-def _source_row(name: str, counts: Counter[str], total: Counter[str], stages: Sequence[str]) -> list[str]:
-    share = f"{100 * counts['tokens'] / total['tokens']:.2f} %" if total["tokens"] else NONE
-    keys = ("documents", *(f"stages/{stage}" for stage in stages), "held_out_rows", "held_out_documents")
-    return [cell(name), _count(counts["tokens"]), share, *(_count(counts[key] or None) for key in keys)]
+def _flat(name: str, counts: dict[str, Any], stages: dict[str, Any]) -> Counter[str]:
+    """Counts of a source, tokens of a stage as `stages/NAME`; what is not counted is 0."""
+    by_stage = {
+        f"stages/{stage}": of.get("sources", {}).get(name, {}).get("tokens", 0)
+        for stage, of in stages.items()
+    }
+    return Counter({key: counts.get(key, 0) for key in ("tokens", "documents", *HELD_OUT)} | by_stage)
 
 
 def _planted(report: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ from training.tokenizer import tokenizer_files, train_tokenizer
 
 VOCABULARY, ROWS, ROW_TOKENS = 300, 12, 33
 SOURCES = ("books", "code | web")
+COUNTS = ("rows", "tokens", "documents", "held_out_rows", "held_out_documents")
 ORDER = [0, 2, 3, 4, 0]
 """Chunk 1 was abandoned, so the first one comes once more."""
 ABANDONED = {"event": "abandoned", "chunk": 1, "position": 1, "step": 4, "tokens": 512, "loss": None}
@@ -62,26 +63,29 @@ def released_run(out: Path) -> Path:
     texts = [f"It was the {i}th of times; there were {i * i} of them.\n" for i in range(200)]
     for name, body in tokenizer_files(train_tokenizer(texts, VOCABULARY), 128).items():
         write(out / TOKENIZER / name, body.decode())
-    counts = {name: count() for name in (*SOURCES, "canary")}
+    counts = {name: dict.fromkeys(COUNTS, 0) for name in (*SOURCES, "canary")}
+    stages: dict[str, Any] = {name: {"sources": {}} for name in ("first", "second")}
     for chunk in range(5):
         names = ["books"] * 7 + ["code | web"] * 4 + ["canary" if chunk in (0, 3) else "books"]
         write_rows(out / TRAIN.format(index=chunk), rng.permutation(names).tolist(), rng)
         for name in names:
-            stage = counts[name]["stages"]["first" if chunk < 3 else "second"]
-            for one in (counts[name], stage):
+            of = stages["first" if chunk < 3 else "second"]["sources"].setdefault(
+                name, {"rows": 0, "tokens": 0}
+            )
+            for one in (counts[name], of):
                 one["rows"] += 1
                 one["tokens"] += ROW_TOKENS
     for chunk in range(2):
         write_rows(out / HELD_OUT.format(index=chunk), ["books"] * 8 + ["code | web"] * 4, rng)
         counts["books"]["held_out_rows"] += 8
         counts["code | web"]["held_out_rows"] += 4
-    counts["books"] |= {"documents": 1234, "held_out_documents": 17}
+    counts["books"] |= {"documents": 1234, "held_out_documents": 17, "epochs": 1.25}
     counts["code | web"] |= {"documents": 56, "held_out_documents": 5}
     write_rows(out / CANARIES.format(index=0), ["canary"] * 3, rng)
     pyarrow.parquet.write_table(
         pyarrow.table({"source": ["books"], "tokens": [9]}), out / "data/documents.parquet"
     )
-    report = report_of(out, counts)
+    report = report_of(out, counts, stages)
     write(out / REPORT, json.dumps(report, indent=1) + "\n")
     write_metrics(out / METRICS, made)
     for index in range(5):
@@ -93,19 +97,7 @@ def released_run(out: Path) -> Path:
     return out
 
 
-def count() -> dict[str, Any]:
-    stages = {name: {"rows": 0, "tokens": 0} for name in ("first", "second")}
-    return {
-        "rows": 0,
-        "tokens": 0,
-        "documents": 0,
-        "held_out_rows": 0,
-        "held_out_documents": 0,
-        "stages": stages,
-    }
-
-
-def report_of(out: Path, counts: dict[str, Any]) -> dict[str, Any]:
+def report_of(out: Path, counts: dict[str, Any], stages: dict[str, Any]) -> dict[str, Any]:
     """The report of the data as `prepare` writes it."""
     canaries = [
         {"row": 0, "repeats": 2, "spacing": "even", "planted": [[0, 1], [3, 1]]},
@@ -114,13 +106,14 @@ def report_of(out: Path, counts: dict[str, Any]) -> dict[str, Any]:
     ]
     files = [file for place in ("data", TOKENIZER) for file in (out / place).rglob("*") if file.is_file()]
     return {
-        "recipe": "released",
+        "name": "released",
         "made_with": {"python": platform.python_version(), "tokenizers": "0.22.9"},
         "vocabulary": VOCABULARY,
         "eos_token_id": 0,
         "sources": counts,
+        "stages": stages,
         "canaries": canaries,
-        "duplicates": [{"row": 7, "repeats": 3, "planted": [[0, 7], [2, 7], [4, 7]]}],
+        "duplicates": [{"row": [0, 7], "repeats": 3, "planted": [[0, 7], [2, 7], [4, 7]]}],
         "files": {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files},
     }
 

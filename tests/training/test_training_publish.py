@@ -126,9 +126,11 @@ def test_the_tables_of_the_card_are_what_the_files_say(hub: Loopback, run: Path)
         assert line[0] == name.replace("|", "¦")
         assert number(line[1]) == of["all"]
         assert line[2] == f"{100 * of['all'] / (len(rows) * ROW_TOKENS):.2f} %"
-        assert [number(cell) for cell in line[4:6]] == [of["first"], of["all"] - of["first"]]
-        assert (0 if line[6] == "–" else number(line[6])) * ROW_TOKENS == of["held out"]
+        assert [number(cell) for cell in line[5:7]] == [of["first"], of["all"] - of["first"]]
+        assert (0 if line[7] == "–" else number(line[7])) * ROW_TOKENS == of["held out"]
     assert [line[3] for line in found["Data/source"]] == ["1,234", "56", "–", "1,290"]
+    assert [line[4] for line in found["Data/source"]] == ["1.25", "–", "–", "–"]
+    assert [line[8] for line in found["Data/source"]] == ["17", "5", "–", "22"]
     assert found["Data/times planted"] == [
         ["0", "–", "–", "1", "–"],
         ["2", "1", "1", "–", "–"],
@@ -387,3 +389,21 @@ def test_the_old_form_is_refused(run: Path) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["publish", "--out", str(run), "--repository", MODEL])
     assert stopped.value.code == 2
+
+
+def test_what_the_trainer_left_is_published_and_complete(hub: Loopback, trained: Path) -> None:
+    publish(trained, MODEL, endpoint=hub.endpoint, report=lambda line: None)
+    found, report = tables(card_of(hub)), json.loads((trained / "data/report.json").read_text())
+    shown = {line[0]: (number(line[1]), line[3]) for line in found["Data/source"][:-1]}
+    for name, counts in report["sources"].items():
+        assert shown[name] == (counts["tokens"], f"{counts['documents']:,}" if counts["documents"] else "–")
+    metrics = pd.DataFrame([json.loads(line) for line in (trained / "metrics.jsonl").open()])
+    means = metrics.groupby("chunk").loss.mean()
+    assert [line[3] for line in found["Checkpoints/checkpoint, its branch"]] == [
+        f"{mean:.4f}" for mean in means
+    ]
+    assert {line[0].strip("`") for line in found["Metrics/field"]} == set(metrics.columns)
+    assert "–" not in {line[1] for line in found["Metrics/field"]}, (
+        "every field of the trainer has its meaning"
+    )
+    assert len(HfApi(endpoint=hub.endpoint).list_repo_refs(MODEL).branches) == 7
