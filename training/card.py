@@ -101,27 +101,21 @@ def _columns(path: Path) -> list[str]:
 
 def _contents(release: Release) -> str:
     """What is there and what is not: the columns of the paper's Table 1."""
-    series, exposure = release.series, "the manifest's [exposure]"
+    series = release.series
     states = [name for name in series.checkpoints if any(map(is_state, series.checkpoint(name)))]
     planned = release.recipe.mix.chunks if release.recipe else len(series.checkpoints)
     known = bool(release.order) and "unknown" not in release.order
     code = f"the `training` package of analysis360 (published with {__version__}), not in these repositories"
-    mix = f"[{REPORT}](https://huggingface.co/datasets/{release.data}/blob/main/{REPORT})"
+    mix = f"{REPORT} of the data's repository"
+    have, several = len(series.checkpoints), f"of {planned:,}"
     rows = [
         ("Training code", "no", code),
-        (
-            "Training configuration",
-            *(("yes", RECIPE) if RECIPE in series.extra else ("no", "no recipe.json")),
-        ),
-        (
-            "Model checkpoints",
-            _yes(len(series.checkpoints), planned),
-            f"{len(series.checkpoints)} of {planned}",
-        ),
-        ("Optimizer checkpoints", _yes(len(states), planned), f"beside {len(states)} of {planned}"),
-        ("Data mix and sources", *(("yes", mix) if REPORT in series.data else ("no", "no report of it"))),
-        ("Data ordering", "yes" if known else "no", exposure if known else f"not known by {exposure}"),
-        ("Data available", "yes", f"{release.chunks} of {release.chunks} chunks"),
+        ("Training configuration", "yes" if RECIPE in series.extra else "no", RECIPE),
+        ("Model checkpoints", _yes(have, planned), f"{have:,} {several}"),
+        ("Optimizer checkpoints", _yes(len(states), planned), f"beside {len(states):,} {several}"),
+        ("Data mix and sources", "yes" if REPORT in series.data else "no", mix),
+        ("Data ordering", "yes" if known else "no", "[exposure] of series.toml"),
+        ("Data available", "yes", f"{release.chunks:,} of {release.chunks:,} chunks"),
     ]
     return "## What is here\n\n" + table(["column of LLM360's Table 1", "here", ""], rows)
 
@@ -147,8 +141,8 @@ def _order(release: Release) -> str:
 def _use(release: Release) -> str:
     """How to load one checkpoint, and the series."""
     series = release.series
-    files, count, middle = series.checkpoint(series.last), len(series.checkpoints), list(series.checkpoints)
-    branch = middle[len(middle) // 2]
+    files, names = series.checkpoint(series.last), list(series.checkpoints)
+    branch, count = names[len(names) // 2], len(names)
     lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
     lines += [f'model = AutoModelForCausalLM.from_pretrained("{release.repository}", revision="{branch}")']
     if any(name.startswith("tokenizer") for name in files):

@@ -71,11 +71,8 @@ def publish(
 
 
 def _data(api: "HfApi", release: Release, license: str | None, report: Report) -> Branch:
-    files: dict[str, Path | bytes] = dict(release.series.data)
-    head, body = data_head(release, license), data_card(release)
-    title = f"Data of {release.repository.split('/')[1]}"
-    files |= _card(api, release.data, "dataset", head, title, body, license, report)
-    return Branch("data", release.data, "dataset", "main", files, "Data")
+    card = _card(api, release, "dataset", license, report)
+    return Branch("data", release.data, "dataset", "main", {**release.series.data, **card}, "Data")
 
 
 def _checkpoints(series: Published, repository: str) -> Iterator[Branch]:
@@ -88,23 +85,26 @@ def _main(api: "HfApi", release: Release, license: str | None, report: Report) -
     series = release.series
     files: dict[str, Path | bytes] = {**series.checkpoint(series.last), **series.extra}
     files[MANIFEST_NAME] = series.manifest(release.repository, release.data)
-    files.pop(CARD, None)
-    head, body = model_head(release, license), model_card(release)
-    files |= _card(api, release.repository, "model", head, series.name, body, license, report)
+    files.pop(CARD, None)  # that of the checkpoint
+    files |= _card(api, release, "model", license, report)
     return Branch("main", release.repository, "model", "main", files, "Manifest and last checkpoint")
 
 
 def _card(
-    api: "HfApi",
-    repository: str,
-    kind: str,
-    head: str,
-    title: str,
-    body: str,
-    license: str | None,
-    report: Report,
+    api: "HfApi", release: Release, kind: str, license: str | None, report: Report
 ) -> dict[str, Path | bytes]:
     """README.md as it is to be; nothing where a person wrote one without our marks."""
+    name = release.repository.split("/")[1]
+    if kind == "model":
+        repository, title, head, body = (
+            release.repository,
+            name,
+            model_head(release, license),
+            model_card(release),
+        )
+    else:
+        title, head, body = f"Data of {name}", data_head(release, license), data_card(release)
+        repository = release.data
     old = None
     if api.file_exists(repository, CARD, repo_type=kind):
         with tempfile.TemporaryDirectory() as folder:

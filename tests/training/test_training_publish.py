@@ -351,7 +351,10 @@ def test_swept_from_the_hub_it_is_what_it_is_from_disk(hub: Loopback, run: Path,
 def test_doctor_finds_the_configuration_and_the_mix(hub: Loopback, run: Path, tmp_path: Path) -> None:
     send(hub, run)
     options = a360.HubOptions(endpoint=hub.endpoint, cache=tmp_path / "cache")
-    for found in (doctor(MODEL, hub=options), doctor(run)):
+    with Loopback(run) as served:
+        mounted = a360.HubOptions(endpoint=served.endpoint, cache=tmp_path / "mounted")
+        by_serve = doctor("local/released", hub=mounted)
+    for found in (doctor(MODEL, hub=options), doctor(run), by_serve):
         assert not [finding for finding in found.findings if finding.severity == "error"], found.table()
         standing = {row.column: row for row in found.standing}
         assert standing["training configuration"].verdict == "yes"
@@ -391,7 +394,9 @@ def test_the_old_form_is_refused(run: Path) -> None:
     assert stopped.value.code == 2
 
 
-def test_what_the_trainer_left_is_published_and_complete(hub: Loopback, trained: Path) -> None:
+def test_what_the_trainer_left_is_published_and_can_be_made_again(
+    hub: Loopback, trained: Path, tmp_path: Path
+) -> None:
     publish(trained, MODEL, endpoint=hub.endpoint, report=lambda line: None)
     found, report = tables(card_of(hub)), json.loads((trained / "data/report.json").read_text())
     shown = {line[0]: (number(line[1]), line[3]) for line in found["Data/source"][:-1]}
@@ -407,3 +412,8 @@ def test_what_the_trainer_left_is_published_and_complete(hub: Loopback, trained:
         "every field of the trainer has its meaning"
     )
     assert len(HfApi(endpoint=hub.endpoint).list_repo_refs(MODEL).branches) == 7
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again/recipe.json").write_bytes(read(hub, "recipe.json"))
+    assert main(["prepare", "--out", str(tmp_path / "again")]) == 0
+    for name, digest in json.loads(read(hub, "data/report.json", "dataset"))["files"].items():
+        assert hashlib.sha256((tmp_path / "again" / name).read_bytes()).hexdigest() == digest
