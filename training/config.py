@@ -441,6 +441,9 @@ def _value(hint: Any, plain: Any, where: str) -> Any:
 
 def differences(now: Any, then: Any, field: str = "") -> dict[str, tuple[Any, Any]]:
     """Where two plain records differ: both values by the field's path."""
+    if isinstance(now, list) and isinstance(then, list) and len(now) == len(then):
+        pairs = enumerate(zip(now, then, strict=True))
+        return {key: it for i, pair in pairs for key, it in differences(*pair, f"{field}[{i}]").items()}
     if not isinstance(now, dict) or not isinstance(then, dict):
         return {} if now == then else {field: (now, then)}
     found: dict[str, tuple[Any, Any]] = {}

@@ -52,10 +52,7 @@ def _config(out: Path, recipe: Recipe, report: dict[str, Any]) -> LlamaConfig:
 def new_model(out: Path, recipe: Recipe, report: dict[str, Any], here: Processes) -> LlamaForCausalLM:
     """The model before it has its weights."""
     config = _config(out, recipe, report)
-    if here.sharded:
-        model = _sharded(config, recipe.loop, here)
-    else:
-        model = LlamaForCausalLM(config).to(here.device)
+    model = _sharded(config, recipe.loop, here) if here.sharded else LlamaForCausalLM(config).to(here.device)
     if recipe.loop.recompute:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()

@@ -1,5 +1,6 @@
 """The first pass of `prepare`: every stage's documents, and those held out, to packs of rows."""
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def pack(mix: Mix, bodies: dict[str, Body], coder: Coder, scratch: Path) -> Pack
     path.parent.mkdir(parents=True)
     bar = tqdm(total=rows * mix.row_tokens, unit="token", unit_scale=True, desc="tokenising", disable=None)
     with bar, closing(Catalogue(path)) as catalogue:
-        packer = _Packer(bodies, coder, catalogue, scratch, mix.row_tokens, bar)
+        packer = _Packer(bodies, coder, catalogue, scratch, mix.row_tokens, bar.update)
         stages = []
         for index in range(len(mix.stages)):
             order = random(mix.seed, Stream.TRAIN_ROWS, index)
@@ -68,7 +69,7 @@ class _Packer:
     catalogue: Catalogue
     scratch: Path
     row_tokens: int
-    bar: "tqdm[None]"
+    progress: Callable[[int], object]
 
     def pack(
         self, name: str, draws: list[Draw], order: np.random.Generator, whole: dict[str, Usage]
@@ -82,7 +83,7 @@ class _Packer:
             counted = [here, whole[draw.source]] if whole else [here]
             path = self.scratch / f"{name}-{number}.rows"
             for document, tokens in fill(path, draw, documents, self.coder, self.row_tokens, self.catalogue):
-                self.bar.update(tokens)
+                self.progress(tokens)
                 for each in counted:
                     each.add(document, tokens)
             for each in counted:

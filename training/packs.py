@@ -1,5 +1,6 @@
 """Documents to rows: tokenised in order, joined, and cut into records on disk, of which little is in memory."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,8 @@ class Catalogue:
         self.documents = 0
         """Lines so far: the number of the next one."""
         self._lines: list[tuple[Any, ...]] = []
-        self._file = parquet.ParquetWriter(path, _SCHEMA, compression="zstd")
+        self._sink = path.open("wb")
+        self._file = parquet.ParquetWriter(self._sink, _SCHEMA, compression="zstd")
 
     def add(self, *line: object) -> None:
         """A line: all columns but the number, in the schema's order."""
@@ -75,9 +77,12 @@ class Catalogue:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left."""
-        self._flush()
-        self._file.close()
+        """Write what is left, to the disk."""
+        with self._sink:
+            self._flush()
+            self._file.close()
+            self._sink.flush()
+            os.fsync(self._sink.fileno())
 
     def _flush(self) -> None:
         if self._lines:

@@ -33,19 +33,19 @@ _SCRATCH = ".prepare"
 def prepare(recipe: Recipe, out: Path, workers: int = 1) -> str:
     """Write the data of a recipe below `out`, with so many processes; returns lines to print.
 
-    What is there and complete stays. Nothing below `data` and `tokenizer` changes before all of it is
-    known; the report is written last.
+    What is there and complete stays. Nothing in the folder changes before all of it is known, so that a mix
+    that asks for too much can be mended; the report is written last.
     """
     with only_one(out):
         check_recipe(out, recipe)
         report = read_report(out)
         if report and not check_files(out, report):
             return f"{out}: prepared already ({recipe.name})"
-        write_aside(out / RECIPE, (json.dumps(as_json(recipe), indent=2) + "\n").encode())
         with _empty_folder(out / _SCRATCH) as scratch, _threads(workers):
             now = {"name": recipe.name, "made_with": _made_with()}
             now |= build(recipe, out, scratch, workers)
             _check_same(out, report, now)
+            write_aside(out / RECIPE, (json.dumps(as_json(recipe), indent=2) + "\n").encode())
             for name in now["files"]:
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 (scratch / name).replace(out / name)

@@ -116,7 +116,7 @@ def staged() -> Recipe:
             (
                 _rows(DOCS, 2 * 120),
                 Take(PLAYS, 0.4, part=(0.5, 1.0)),
-                Take(STDLIB, 0.6, epochs=2, part=(0.0, 0.2)),
+                Take(STDLIB, 0.6, epochs=2, part=(0.0, 0.03)),
             ),
         ),
         Stage("code", 2, (Take(STDLIB, 0.9, part=(0.5, 1.0)), Take(PLAYS, 0.1))),

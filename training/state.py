@@ -46,11 +46,10 @@ def state_name(progress: Progress) -> str:
 
 def states(out: Path) -> list[tuple[int, int, Path]]:
     """(positions finished, steps of the next, folder) of every state, the newest last."""
-    found = []
-    for folder in (out / STATES).glob("*"):
-        if match := _NAME.fullmatch(folder.name):
-            found.append((int(match[1]) + 1 if match[1] else 0, int(match[2] or 0), folder))
-    return sorted(found)
+    names = [(_NAME.fullmatch(folder.name), folder) for folder in (out / STATES).glob("*")]
+    return sorted(
+        (int(match[1]) + 1 if match[1] else 0, int(match[2] or 0), folder) for match, folder in names if match
+    )
 
 
 def newest(out: Path, *, whole: bool = False) -> Path | None:

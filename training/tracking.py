@@ -1,5 +1,6 @@
 """Weights & Biases and TensorBoard, for those who want the curves there too; neither is needed."""
 
+import hashlib
 import importlib
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,14 +27,15 @@ class _Wandb:
     def __init__(self, out: Path, recipe: Recipe) -> None:
         wandb = _installed("wandb", "wandb")
         # One run a folder: a training that goes on goes on in its curves, too.
-        name = "".join(letter if letter.isalnum() else "-" for letter in str(out.resolve()))[-60:]
+        run_id = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
         settings = wandb.Settings(silent=True)
         self._run = wandb.init(
-            project=recipe.name, id=name, resume="allow", dir=out, config=as_json(recipe), settings=settings
+            project=recipe.name, id=run_id, resume="allow", dir=out, config=as_json(recipe), settings=settings
         )
+        self._run.define_metric("*", step_metric="step")  # a run may go back, its own counter may not
 
     def log(self, values: dict[str, Any], step: int) -> None:
-        self._run.log(values, step=step)
+        self._run.log(values | {"step": step})
 
     def close(self) -> None:
         self._run.finish()
