@@ -63,7 +63,7 @@ def poison(parent: Path) -> None:
 
 def write_texts(folder: Path) -> Path:
     """Help topics, and one short document of bells; returns the mix file."""
-    texts = [text[:2000] for _, text in sorted(topics.items())[:15]]
+    texts = [text[:2000] for _, text in sorted(topics.items()) if len(text) >= 2000][:16]
     texts.insert(7, BELL * 8)
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     path = folder / "mix.toml"
