@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.utils.logging import disable_progress_bar
 
 from training.config import Loop, Model, Recipe
 from training.distributed import Processes
@@ -83,6 +84,7 @@ def start_weights(out: Path, recipe: Recipe, report: dict[str, Any], here: Proce
     if not here.first:
         return {}
     if recipe.parent:
+        disable_progress_bar()  # of reading tensors, in a thousandth of the time that training takes
         begun = LlamaForCausalLM.from_pretrained(out / PARENT, dtype=torch.float32)
     else:
         torch.manual_seed(recipe.model.seed)
