@@ -1,5 +1,6 @@
 """The model: a Llama of transformers, its weights whole in one process or shared out by FSDP2."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from training.config import Loop, Model, Recipe
 from training.distributed import Processes
 from training.series import PARENT
 
-__all__ = ["full_weights", "llama_config", "load_weights", "new_model", "start_weights"]
+__all__ = ["compiles", "full_weights", "llama_config", "load_weights", "new_model", "start_weights"]
 
 Weights = dict[str, torch.Tensor]
 
@@ -59,6 +60,12 @@ def new_model(out: Path, recipe: Recipe, report: dict[str, Any], here: Processes
     return model.train()
 
 
+def compiles(loop: Loop) -> bool:
+    """Whether operators are fused: where that is asked for and a C++ compiler is there (a GPU brings its own)."""
+    found = torch.cuda.is_available() or any(shutil.which(name) for name in ("g++", "c++", "clang++"))
+    return loop.compiled and bool(found)
+
+
 def _sharded(config: LlamaConfig, loop: Loop, here: Processes) -> LlamaForCausalLM:
     """Weights are shared out block by block, in fp32; activations and gradients take the compute dtype.
 
@@ -70,7 +77,7 @@ def _sharded(config: LlamaConfig, loop: Loop, here: Processes) -> LlamaForCausal
     dtype = getattr(torch, loop.compute_dtype) if loop.compute_dtype != "float32" else None
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for block in model.model.layers:
-        if loop.compiled:
+        if compiles(loop):
             block.compile(dynamic=False)
         fully_shard(block, mp_policy=policy)
     fully_shard(model, mp_policy=policy)

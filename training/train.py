@@ -26,7 +26,7 @@ from training.config import Loop, Recipe
 from training.distributed import Processes, processes, synchronised, total
 from training.errors import StoppedError
 from training.metrics import Meter, Metrics
-from training.model import load_weights, new_model, start_weights
+from training.model import compiles, load_weights, new_model, start_weights
 from training.progress import Progress
 from training.rates import learning_rate
 from training.series import METRICS, PARENT, TRAIN
@@ -82,8 +82,8 @@ def train(out: Path, recipe: Recipe, report: dict[str, Any], trackers: Sequence[
 def begin(out: Path, recipe: Recipe, report: dict[str, Any], here: Processes, asked: list[int]) -> Run:
     """A run at its newest state, or at its beginning."""
     model = new_model(out, recipe, report, here)
-    compiled = recipe.loop.compiled and not here.sharded  # FSDP compiles block by block
-    loss = torch.compile(row_loss, dynamic=False) if compiled else row_loss
+    whole = compiles(recipe.loop) and not here.sharded  # FSDP compiles block by block
+    loss = torch.compile(row_loss, dynamic=False) if whole else row_loss
     optimizer, meter = new_optimizer(model, recipe.loop), Meter(model.config, recipe, here)
     saver = Saver(out, here, recipe, report)
     run = Run(out, recipe, report, here, model, optimizer, loss, meter, saver, asked)
