@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from analysis360.engines import Engine, VllmOptions, check_options, open_engine, resolve_kind
-from analysis360.errors import CheckpointError, SelectionError, StoreError
+from analysis360.errors import CheckpointError, NotStoredError, SelectionError
 from analysis360.hub.threads import in_threads
 from analysis360.panel import Panel, draw_panel
 from analysis360.parts import Rows
@@ -78,7 +78,7 @@ def memorization(
         store.prepare()
     elif not store.folder(blank.name, blank.settings()).exists():
         command = "analysis360 memorization" + ("" if how.scored else f" --metric {metric}")
-        raise StoreError(f"no results of these settings in {store.path}; run `{command}` first")
+        raise NotStoredError(f"no results of these settings in {store.path}; run `{command}` first")
     _check_window(series, how)
     selected, failures = _readable(selected, progress)
     plan = _plan(series, selected, chunks)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from analysis360 import __version__
-from analysis360.errors import Analysis360Error
+from analysis360.errors import Analysis360Error, NotStoredError
 
 if TYPE_CHECKING:
     from analysis360.results import MemorizationResult
+    from analysis360.series import Series
 
 INTERRUPTED = 130
 ENGINES = ("auto", "vllm", "torch")
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _memorization_arguments(
         _command(commands, "memorization", "continue training sequences and score what is memorized")
     )
-    _figures_arguments(_command(commands, "figures", "draw the figures from stored results"))
+    _figures_arguments(_command(commands, "figures", "draw the figures of training, and of what is stored"))
     _series_arguments(_command(commands, "series", "show what a series holds"))
     _doctor_arguments(_command(commands, "doctor", "audit a release without downloading its weights"))
     _hub_arguments(_command(commands, "hub", "serve a series on this machine as a Hub"))
@@ -195,23 +196,29 @@ def _hub_options(parsed: argparse.Namespace) -> dict[str, Any]:
     return {"hub": HubOptions(**chosen), "pattern": parsed.pattern}
 
 
-def _result(parsed: argparse.Namespace, *, compute: bool) -> MemorizationResult:
+def _opened(parsed: argparse.Namespace) -> Series:
+    from analysis360.series import open_series
+
+    return open_series(parsed.series, **_hub_options(parsed))
+
+
+def _result(parsed: argparse.Namespace, series: Series, *, compute: bool) -> MemorizationResult:
     from analysis360.api import memorization
     from analysis360.engines import VllmOptions
 
     names = ["chunks", "sequences", "prompt_tokens", "continuation_tokens"]
     names += ["engine", "dtype", "seed", "compat", "metric", "out"]
-    options = {name: getattr(parsed, name) for name in names} | _hub_options(parsed)
+    options = {name: getattr(parsed, name) for name in names}
     if compute:
         options |= {"shard": parsed.shard, "progress": not parsed.quiet}
         options["vllm"] = VllmOptions(parsed.tensor_parallel, parsed.batch_invariant)
-    return memorization(parsed.series, parsed.ckpts, compute=compute, **options)
+    return memorization(series, parsed.ckpts, compute=compute, **options)
 
 
 def _memorization(parsed: argparse.Namespace) -> None:
     from analysis360.tables import memorization_table
 
-    result = _result(parsed, compute=True)
+    result = _result(parsed, _opened(parsed), compute=True)
     print(memorization_table(result))
     for note in result.notes:
         print(f"note: {note}")
@@ -222,9 +229,15 @@ def _memorization(parsed: argparse.Namespace) -> None:
 
 
 def _figures(parsed: argparse.Namespace) -> None:
-    from analysis360.gallery import draw_all
+    from analysis360.gallery import draw_all, draw_training
 
-    result = _result(parsed, compute=False)
+    series = _opened(parsed)
+    try:
+        result = _result(parsed, series, compute=False)
+    except NotStoredError as missing:
+        for line in draw_training(series, Path(parsed.to), missing):
+            print(line)
+        return
     for line in draw_all(result, Path(parsed.to)):
         print(line)
     for note in result.notes:
@@ -232,10 +245,9 @@ def _figures(parsed: argparse.Namespace) -> None:
 
 
 def _series(parsed: argparse.Namespace) -> None:
-    from analysis360.series import open_series
     from analysis360.tables import series_table
 
-    print(series_table(open_series(parsed.series, **_hub_options(parsed))))
+    print(series_table(_opened(parsed)))
 
 
 def _doctor(parsed: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ Analysis360Error
 │   └── UnreachableError   no connection, or offline, and it is not in the cache
 ├── EngineError         an engine is missing, or did not do what it was told
 └── StoreError          results cannot be written or read
+    └── NotStoredError     nothing of these settings has been computed yet
 """
 
 
@@ -55,3 +56,7 @@ class EngineError(Analysis360Error):
 
 class StoreError(Analysis360Error):
     """Results cannot be written or read."""
+
+
+class NotStoredError(StoreError):
+    """Nothing of these settings has been computed yet."""

@@ -1,8 +1,9 @@
-"""Every figure of a memorization result, as files."""
+"""Every figure of a memorization result, or of a training run alone, as files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import matplotlib
@@ -10,25 +11,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis360 import figures
-from analysis360.errors import Analysis360Error, StoreError
+from analysis360.errors import Analysis360Error, NotStoredError, StoreError
+from analysis360.metrics import read_log
 from analysis360.results import MemorizationResult
+from analysis360.series import Series
 
 NEED_SCORES = ("figure7_distribution", "figure9_score", "exposure")
+Drawings = dict[str, Callable[[], Axes]]
 
 
 def draw_all(result: MemorizationResult, to: Path) -> Iterator[str]:
-    """Draw the loss curve, Figures 7, 8 and 9, canaries, exposure and summary as PNG and PDF.
+    """Draw the training run, Figures 7, 8 and 9, canaries, exposure and summary as PNG and PDF.
 
     Yields a line for each: its paths, or why the result has nothing to draw there; and one line for all
     that would need scores where only extractibility is known.
     """
-    matplotlib.use("Agg")
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"figures folder {to} is not writable: {error.strerror}; choose another --to"
-        ) from None
+    _prepare(to)
     drawings = _drawings(result)
     if not result.task.how.scored:
         for name in NEED_SCORES:
@@ -37,14 +35,50 @@ def draw_all(result: MemorizationResult, to: Path) -> Iterator[str]:
         yield f"not drawn: {', '.join(NEED_SCORES)}: they need scores; run with --metric score"
     for name, draw in drawings.items():
         try:
-            figure = draw().get_figure()
+            ax = draw()
         except Analysis360Error as error:
             _remove(to / name)
             yield f"{name}: not drawn: {error}"
             continue
-        assert isinstance(figure, Figure)
-        png, pdf = figures.save(figure, to / name)
-        yield f"{png}  {pdf}"
+        yield _save(ax, to / name)
+
+
+def draw_training(series: Series, to: Path, missing: NotStoredError) -> Iterator[str]:
+    """Draw the training run alone: that needs its metrics only, and nothing stored.
+
+    Yields a line for each figure, and one that says why there are no others: `missing`, which is raised where
+    there are no metrics to draw either.
+    """
+    matplotlib.use("Agg")
+    try:
+        drawn = {name: draw() for name, draw in _training(series).items()}
+    except Analysis360Error as error:
+        missing.add_note(f"nor can training be drawn: {error}")
+        drawn = {}
+    if not drawn:
+        raise missing
+    _prepare(to)
+    for name, ax in drawn.items():
+        yield _save(ax, to / name)
+    yield f"not drawn: what is memorized: {missing}"
+
+
+def _prepare(to: Path) -> None:
+    """A folder to draw into, without a screen."""
+    matplotlib.use("Agg")
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"figures folder {to} is not writable: {error.strerror}; choose another --to"
+        ) from None
+
+
+def _save(ax: Axes, base: Path) -> str:
+    figure = ax.get_figure()
+    assert isinstance(figure, Figure)
+    png, pdf = figures.save(figure, base)
+    return f"{png}  {pdf}"
 
 
 def _remove(base: Path) -> None:
@@ -53,8 +87,19 @@ def _remove(base: Path) -> None:
         base.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def _drawings(result: MemorizationResult) -> dict[str, Callable[[], Axes]]:
-    drawings: dict[str, Callable[[], Axes]] = {
+def _training(series: Series) -> Drawings:
+    """What the metrics alone show; nothing for a series without any."""
+    log = cache(lambda: read_log(series))
+    count = len(series.checkpoints)
+    drawings: Drawings = {
+        "figure3_loss": lambda: figures.plot_loss(log().metrics, events=log().events, checkpoints=count),
+        "figure3_training": lambda: figures.plot_training(*log(), count)[0],
+    }
+    return drawings if series.manifest.metrics else {}
+
+
+def _drawings(result: MemorizationResult) -> Drawings:
+    drawings: Drawings = {
         "summary": lambda: figures.plot_summary(result.summary()),
         "figure7_distribution": result.plot_distribution,
         "figure8_chunks": result.plot_chunks,
@@ -62,8 +107,7 @@ def _drawings(result: MemorizationResult) -> dict[str, Callable[[], Axes]]:
         "figure9_extractible": lambda: result.correlation("extractible").plot(),
         "exposure": result.plot_exposure,
     }
-    if result.series.manifest.metrics:
-        drawings["figure3_loss"] = lambda: figures.plot_loss(result.metrics())
+    drawings |= _training(result.series)
     if result.series.canaries:
         drawings["canaries"] = lambda: result.plot_canaries()[0]
     return drawings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis360 import summaries
-from analysis360.errors import DataError, SelectionError
+from analysis360.errors import SelectionError
 from analysis360.joined import Joined
+from analysis360.metrics import read_events, read_metrics
 from analysis360.parts import Rows
 from analysis360.scored import Scored
 from analysis360.series import Checkpoint, Chunk, Series
@@ -224,6 +224,10 @@ class MemorizationResult:
         """The training run's metrics, a row a step. Raises DataError when the series has none."""
         return read_metrics(self.series)
 
+    def events(self) -> pd.DataFrame:
+        """Events of the training run, such as chunks that were abandoned; empty when there were none."""
+        return read_events(self.series)
+
 
 def _scores(right: NDArray[np.unsignedinteger], l: int, value: str) -> NDArray[np.float32]:  # noqa: E741
     """Score or extractibility (0 or 1) of tokens right, of l; the same shape."""
@@ -240,30 +244,3 @@ def mixed_provenance(parts: Sequence[dict[str, Any]]) -> list[str]:
         if len(values) > 1:
             notes.append(f"results mix {key}s: {'; '.join(values)}")
     return notes
-
-
-def read_metrics(series: Series) -> pd.DataFrame:
-    """metrics.jsonl of the training run, a row a step; a last line that is still being written is left out.
-
-    Raises DataError when the series has none, or naming the line that cannot be read.
-    """
-    if series.manifest.metrics is None:
-        raise DataError(f"series {series.name}: the manifest names no metrics")
-    if series.place is None:
-        raise DataError(f"series {series.name}: its release has no metrics")
-    path = f"{series.place.where}/{series.manifest.metrics}"
-    try:
-        text = series.place.read(series.manifest.metrics).decode("utf-8", "replace")
-        lines = text.splitlines(keepends=True)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            if number < len(lines) or line.endswith("\n"):
-                raise DataError(
-                    f"{path} line {number}: expected a JSON object, found {line[:60]!r}"
-                ) from None
-    return pd.DataFrame(records)

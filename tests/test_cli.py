@@ -123,6 +123,47 @@ def test_figures_without_results_say_what_to_run(small_series: Path, tmp_path: P
     assert "run `analysis360 memorization` first" in done.stderr
 
 
+def with_metrics(series: Path, folder: Path, text: str) -> Path:
+    """A series that holds a manifest, links to all else, and this metrics file."""
+    folder.mkdir()
+    for path in series.iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "series.toml").unlink()
+    manifest = (series / "series.toml").read_text()
+    (folder / "series.toml").write_text(manifest.replace("manifest = 1", 'manifest = 1\nmetrics = "m.jsonl"'))
+    (folder / "m.jsonl").write_text(text)
+    return folder
+
+
+def test_training_is_drawn_before_anything_is_scored(small_series: Path, tmp_path: Path) -> None:
+    steps = [{"step": i, "tokens": 10 * i + 10, "loss": 2.0, "chunk": i // 5} for i in range(20)]
+    event = {"event": "abandoned", "chunk": 3, "position": 3, "step": 17, "tokens": 175, "loss": None}
+    text = "".join(json.dumps(line) + "\n" for line in [*steps, event]) + '{"step": 20, "tok'
+    series = with_metrics(small_series, tmp_path / "series", text)
+    drawn = ("--out", tmp_path / "results", "--engine", "torch", "--to", tmp_path / "f")
+    done = run("figures", "--series", series, *drawn)
+    assert done.returncode == 0, done.stderr
+    *names, why = done.stdout.splitlines()
+    bases = [tmp_path / "f" / name for name in ("figure3_loss", "figure3_training")]
+    assert names == [f"{base}.png  {base}.pdf" for base in bases]
+    assert {path.name for path in (tmp_path / "f").iterdir()} == {
+        f"{base.name}.{suffix}" for base in bases for suffix in ("png", "pdf")
+    }
+    assert why.startswith("not drawn: what is memorized: no results of these settings in ")
+    assert why.endswith("run `analysis360 memorization` first")
+    wrong = run("figures", "--series", series, "--ckpts", "9:12", *drawn)
+    assert wrong.returncode == 2
+
+
+def test_metrics_that_cannot_be_drawn_are_a_failure(small_series: Path, tmp_path: Path) -> None:
+    series = with_metrics(small_series, tmp_path / "series", "")
+    drawn = ("--out", tmp_path / "results", "--engine", "torch", "--to", tmp_path / "f")
+    done = run("figures", "--series", series, *drawn)
+    assert done.returncode == 1
+    assert "run `analysis360 memorization` first (nor can training be drawn: nothing to draw" in done.stderr
+    assert not (tmp_path / "f").exists()
+
+
 def test_series_shows_what_a_series_holds(small_series: Path) -> None:
     done = run("series", small_series)
     assert done.returncode == 0

@@ -16,7 +16,7 @@ LINES = [
     ["places"],
     ["hub"],
     ["series"],
-    ["panel", "loopback", "ahead", "behind"],
+    ["panel", "loopback", "ahead", "behind", "metrics"],
     ["engines"],
     ["tasks"],
     ["parts"],

@@ -315,7 +315,7 @@ class Loop:
     compute_dtype: str = "float32"
     """Of activations and gradients: `float32` or `bfloat16`. Weights and optimiser are float32 in any case."""
     compiled: bool = False
-    """Fuse operators with torch.compile: half a minute at the start, then faster; needs a C++ compiler."""
+    """Fuse operators with torch.compile, where a C++ compiler is there: some seconds at the start, then faster."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more work."""
     threads: int = 2

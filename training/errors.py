@@ -1,6 +1,8 @@
-"""The one error a user of the trainer meets: a single line that says what to do."""
+"""What a user of the trainer meets: one line that says what to do; or word that a run was stopped and saved."""
 
-__all__ = ["TrainingError"]
+import signal
+
+__all__ = ["StoppedError", "TrainingError"]
 
 
 class TrainingError(Exception):
@@ -8,3 +10,11 @@ class TrainingError(Exception):
 
     def __init__(self, where: object, *, expected: str, found: str, fix: str) -> None:
         super().__init__(f"{where}: expected {expected}, found {found}; {fix}")
+
+
+class StoppedError(Exception):
+    """A signal asked a run to end, and its state was saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number

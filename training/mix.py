@@ -8,10 +8,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from training.config import Mix, from_json
+from training.config import Loop, Mix, Model, Recipe, from_json
 from training.errors import TrainingError
 
-__all__ = ["PARENT", "read_mix"]
+__all__ = ["PARENT", "mix_recipe", "read_mix"]
 
 PARENT = "parent"
 """`Mix.tokenizer` of a run that continues another: the tokenizer is its parent's."""
@@ -36,6 +36,24 @@ def read_mix(path: Path, parent: bool = False) -> tuple[Mix, dict[str, Any] | No
         plain = {name: value for name, value in plain.items() if name != "vocabulary"} | {"tokenizer": PARENT}
     try:
         return from_json(Mix, plain), model, loop
+    except ValueError as error:
+        raise _explained(path, error) from None
+
+
+def mix_recipe(path: Path, base: Recipe | None) -> Recipe:
+    """The recipe of a mix file: its data, with its [model] and [loop], or those of another recipe.
+
+    Raises TrainingError naming the file and the field.
+    """
+    mix, model, loop = read_mix(path)
+    if base is None:
+        for name in [name for name, table in {"model": model, "loop": loop}.items() if table is None]:
+            fix = "add it, or take it from a recipe with --recipe"
+            raise TrainingError(path, expected=f"a table [{name}]", found="none", fix=fix)
+    try:
+        shape = base.model if base and model is None else from_json(Model, model)
+        how = base.loop if base and loop is None else from_json(Loop, loop)
+        return Recipe(mix, shape, how)
     except ValueError as error:
         raise _explained(path, error) from None
 

@@ -34,7 +34,7 @@ def tiny() -> Recipe:
             canaries=Canaries(levels=levels, one_chunk=one_chunk, never=32),
         ),
         model=Model(hidden=192, layers=3, heads=6, intermediate=512, vocabulary=2048),
-        loop=Loop(batch=4, rates=(Rate(peak=5e-3, last=5e-4, warm_up=100),)),
+        loop=Loop(batch=4, rates=(Rate(peak=5e-3, last=5e-4, warm_up=100),), compiled=True),
     )
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "HELD_OUT",
     "MANIFEST",
     "METRICS",
+    "PARENT",
     "RECIPE",
     "REPORT",
     "TOKENIZER",
@@ -39,6 +40,7 @@ CANARIES = "data/canaries/canaries_{index:03d}.jsonl"
 CHECKPOINT = "checkpoints/ckpt_{index:03d}"
 METRICS = "metrics.jsonl"
 MANIFEST = "series.toml"
+PARENT = "parent"
 
 
 def read_recipe(out: Path) -> Recipe | None:

@@ -1,172 +1,223 @@
 """The training loop, top to bottom: rows in, checkpoints out.
 
-Everything follows from the recipe's seed and the position: rows are taken in file order, chunk by chunk, and
-a run that was killed goes on from its last checkpoint with the same bits.
+Everything follows from the recipe and the position: rows are taken in file order, chunk by chunk, whatever
+the number of processes, and a run that was stopped goes on from its last state with the same bits.
 """
 
-import json
 import math
-import os
-import shutil
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from types import FrameType
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
-from training.errors import TrainingError
-from training.files import folder_aside, write_aside
-from training.recipes import Loop, Model, Recipe
-from training.series import CHECKPOINT, METRICS, TOKENIZER, TRAIN, write_manifest
-from training.tokenizer import EOS_ID
+from training.batches import Batch, read_batches
+from training.config import Loop, Recipe
+from training.distributed import Processes, processes, synchronised, total
+from training.errors import StoppedError
+from training.metrics import Meter, Metrics
+from training.model import compiles, load_weights, new_model, start_weights
+from training.progress import Progress
+from training.rates import learning_rate
+from training.series import METRICS, PARENT, TRAIN
+from training.state import Saver, newest, restore
+from training.tracking import open_tracker
 
-__all__ = ["learning_rate", "new_model", "row_loss", "train"]
-
-_OPTIMIZER = "optimizer/opt_{index:03d}.pt"
-
-
-def train(out: Path, recipe: Recipe, report: dict[str, Any], done: int) -> None:
-    """Train the chunks after the first `done`; a checkpoint and the manifest follow each."""
-    torch.set_num_threads(recipe.loop.threads)
-    torch.manual_seed(recipe.seed)
-    model = new_model(recipe.model, recipe.data.vocabulary)
-    optimizer = new_optimizer(model, recipe.loop)
-    if done:
-        restore(out, done - 1, model, optimizer)
-    bar = tqdm(total=recipe.steps, initial=done * recipe.chunk_steps, unit="step", desc=recipe.name)
-    with bar, open_metrics(out / METRICS, done * recipe.chunk_steps) as metrics:
-        for chunk in range(done, recipe.data.chunks):
-            for line in train_chunk(out, recipe, chunk, model, optimizer):
-                metrics.write(json.dumps(line) + "\n")
-                metrics.flush()
-                bar.set_postfix(ckpt=chunk, loss=f"{line['loss']:.2f}", refresh=False)
-                bar.update()
-            save(out, chunk, model, optimizer, recipe.loop)
-            write_manifest(out, recipe, report, chunk + 1)
+__all__ = ["row_loss", "train"]
 
 
-def train_chunk(
-    out: Path, recipe: Recipe, chunk: int, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer
-) -> Iterator[dict[str, float]]:
-    """Train on one chunk; a line of metrics for each step."""
-    loop = recipe.loop
-    rows = read_rows(out / TRAIN.format(index=chunk))  # [rows, row_tokens]
-    for index, batch in enumerate(torch.split(rows, loop.batch)):
-        start = time.perf_counter()
-        step = chunk * recipe.chunk_steps + index
-        rate = learning_rate(step, recipe.steps, loop)
-        for group in optimizer.param_groups:
+@dataclass
+class Run:
+    """What the loop works on."""
+
+    out: Path
+    recipe: Recipe
+    report: dict[str, Any]
+    here: Processes
+    model: LlamaForCausalLM
+    optimizer: torch.optim.Optimizer
+    loss: Callable[[LlamaForCausalLM, torch.Tensor], torch.Tensor]
+    """`row_loss`, compiled where that is asked for."""
+    meter: Meter
+    saver: Saver
+    asked: list[int]
+    """Signals that ask the run to end."""
+    progress: Progress = field(default_factory=Progress)
+
+
+def train(out: Path, recipe: Recipe, report: dict[str, Any], trackers: Sequence[str] = ()) -> str:
+    """Train what is left of the schedule; a state, a checkpoint and the manifest follow every chunk.
+
+    Returns a line on how it went. Raises StoppedError after a signal, and TrainingError.
+    """
+    with processes(recipe.loop) as here, signals(here) as asked, ExitStack() as ends:
+        run = begin(out, recipe, report, here, asked)
+        ends.callback(run.saver.close)
+        metrics = None
+        if here.first:
+            following = [open_tracker(name, out, recipe) for name in trackers]
+            metrics = Metrics(out / METRICS, run.progress.lines, following)
+            ends.callback(metrics.close)
+        tokens, start = run.progress.tokens, time.perf_counter()
+        steps, done = recipe.steps, run.progress.steps
+        with tqdm(total=steps, initial=done, unit="step", desc=recipe.name, disable=not here.first) as bar:
+            while len(run.progress.order) < recipe.mix.chunks:
+                train_position(run, metrics, bar)
+        run.saver.wait()
+        seconds = time.perf_counter() - start
+        speed, waited = (run.progress.tokens - tokens) / seconds, run.saver.seconds / seconds
+        return f"{speed:,.0f} tokens/s; saving held training up for {waited:.1%} of the time"
+
+
+def begin(out: Path, recipe: Recipe, report: dict[str, Any], here: Processes, asked: list[int]) -> Run:
+    """A run at its newest state, or at its beginning."""
+    model = new_model(out, recipe, report, here)
+    whole = compiles(recipe.loop) and not here.sharded  # FSDP compiles block by block
+    loss = torch.compile(row_loss, dynamic=False) if whole else row_loss
+    optimizer, meter = new_optimizer(model, recipe.loop), Meter(model.config, recipe, here)
+    saver = Saver(out, here, recipe, report)
+    run = Run(out, recipe, report, here, model, optimizer, loss, meter, saver, asked)
+    rewind(run, newest(out))
+    saver.catch_up(model, run.progress)
+    return run
+
+
+def rewind(run: Run, state: Path | None) -> None:
+    """Go back to a state; without one, to the beginning: the parent's weights and optimiser, or random weights."""
+    if state is not None:
+        restore(state, run.here, run.model, run.optimizer, run.progress)
+        return
+    run.optimizer = new_optimizer(run.model, run.recipe.loop)
+    run.progress = Progress()
+    if run.recipe.parent and run.recipe.parent.optimizer:
+        inherited = newest(run.out / PARENT)
+        assert inherited is not None  # it was copied there with the parent
+        restore(inherited, run.here, run.model, run.optimizer, Progress())
+    else:
+        load_weights(run.model, start_weights(run.out, run.recipe, run.report, run.here), run.here)
+
+
+def train_position(run: Run, metrics: Metrics | None, bar: "tqdm[Any]") -> None:
+    """Train on the next chunk of the schedule; give it up where the loss or the gradient is not finite."""
+    recipe, progress = run.recipe, run.progress
+    chunk = progress.next_chunk(recipe.mix.chunks)
+    batches = read_batches(run.out / TRAIN.format(index=chunk), recipe.loop.batch, run.here)
+    for batch in islice(batches, progress.chunk_steps, None):
+        run.meter.start()
+        rate = learning_rate(progress.steps, recipe)
+        loss, norm, stop = step(run, batch, rate)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            abandon(run, chunk, loss, norm, metrics)
+            bar.update(run.progress.steps - bar.n)
+            return
+        position, steps = len(progress.order), progress.steps
+        progress.advance(batch.targets)
+        if metrics:
+            where = {
+                "step": steps,
+                "chunk": chunk,
+                "stage": recipe.mix.stage_of(chunk).name,
+                "position": position,
+            }
+            found = {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
+            metrics.step(where | {"tokens": progress.tokens} | found | run.meter.stop(batch.targets))
+        bar.set_postfix(ckpt=position, loss=f"{loss:.2f}", refresh=False)
+        bar.update()
+        if stop:
+            run.saver.save(run.model, run.optimizer, progress)
+            run.saver.wait()
+            raise StoppedError(stop)
+    progress.finish(chunk)
+    run.saver.save(run.model, run.optimizer, progress)
+
+
+def step(run: Run, batch: Batch, rate: float) -> tuple[float, float, int]:
+    """One step of the optimiser: loss (nats per token) and norm of the gradient, and a signal that came, or 0.
+
+    Where either is not finite the weights stay as they are.
+    """
+    loop, here = run.recipe.loop, run.here
+    parts = batch.parts(loop.micro_batch)
+    mean = 0.0
+    for index, (rows, weight) in enumerate(parts):
+        synchronised(run.model, now=index == len(parts) - 1)
+        summed = run.loss(run.model, rows.to(here.device)) * (weight / batch.targets)
+        torch.autograd.backward(summed * here.world)  # FSDP takes the mean over the processes
+        mean += summed.item()
+    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), loop.clip)
+    found = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+    loss, stop = total(here, mean, run.asked[-1] if run.asked else 0)
+    if math.isfinite(loss) and math.isfinite(found):
+        for group in run.optimizer.param_groups:
             group["lr"] = rate
-        loss = row_loss(model, batch)
-        torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), loop.clip)
-        if not math.isfinite(norm.item()):
-            where = f"chunk {chunk}, step {step}"
-            fix = "lower Loop.peak in the recipe"
-            raise TrainingError(where, expected="a finite gradient", found=f"loss {loss.item()}", fix=fix)
-        optimizer.step()
-        optimizer.zero_grad()
-        yield {
-            "step": step,
-            "chunk": chunk,
-            "tokens": (step + 1) * batch[:, 1:].numel(),
-            "loss": loss.item(),
-            "learning_rate": rate,
-            "gradient_norm": norm.item(),
-            "seconds": round(time.perf_counter() - start, 4),
-        }
+        run.optimizer.step()
+    run.optimizer.zero_grad()
+    return loss, found, min(int(stop), signal.SIGTERM)
 
 
 def row_loss(model: LlamaForCausalLM, rows: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy, in nats, of ids 1 to L of rows [B, L + 1] given the ids before each."""
+    """Sum of the cross entropies, in nats, of ids 1 to L of rows [B, L + 1] given the ids before each."""
     logits = model(input_ids=rows[:, :-1], use_cache=False).logits  # [B, L, vocabulary]
-    return cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+    return cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten(), reduction="sum")
 
 
-def learning_rate(step: int, steps: int, loop: Loop) -> float:
-    """A linear rise to the peak, then half a cosine down to the floor at the last step."""
-    if step < loop.warm_up:
-        return loop.peak * (step + 1) / loop.warm_up
-    progress = (step + 1 - loop.warm_up) / (steps - loop.warm_up)
-    return loop.peak * (loop.floor + (1 - loop.floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+def abandon(run: Run, chunk: int, loss: float, norm: float, metrics: Metrics | None) -> None:
+    """Give a chunk up: everything goes back to its start, as if it had not been there, but for an event.
 
-
-def read_rows(path: Path) -> torch.Tensor:
-    """Ids [rows, row_tokens] of a chunk, in file order."""
-    with path.open(encoding="utf-8") as file:
-        return torch.tensor([json.loads(line)["token_ids"] for line in file])
-
-
-def new_model(shape: Model, vocabulary: int) -> LlamaForCausalLM:
-    """A Llama with random weights from torch's seed: fp32, the head apart from the embeddings."""
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        intermediate_size=shape.intermediate,
-        max_position_embeddings=shape.positions,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=EOS_ID,
-        dtype="float32",
-        architectures=["LlamaForCausalLM"],
-    )
-    return LlamaForCausalLM(config)
+    So the paper skipped four chunks (section 4.1.5), where it kept what they had done to the weights.
+    """
+    failed = run.progress
+    run.saver.wait()
+    total(run.here, 0.0)  # no process looks for the state before it is there
+    rewind(run, newest(run.out, whole=True))
+    run.progress.abandoned = [*failed.abandoned, chunk]
+    if metrics:
+        metrics.back_to(run.progress.lines)
+        metrics.event(
+            {
+                "event": "abandoned",
+                "chunk": chunk,
+                "position": len(failed.order),
+                "step": failed.steps,
+                "tokens": failed.tokens,
+                "loss": loss if math.isfinite(loss) else None,
+                "gradient_norm": norm if math.isfinite(norm) else None,
+                "reason": f"the {'gradient' if math.isfinite(loss) else 'loss'} is not finite",
+            }
+        )
+    run.progress.lines += 1
 
 
 def new_optimizer(model: LlamaForCausalLM, loop: Loop) -> torch.optim.Optimizer:
     """AdamW over all parameters; the loop sets the learning rate before each step."""
     return torch.optim.AdamW(
-        model.parameters(), lr=loop.peak, betas=loop.betas, weight_decay=loop.weight_decay, fused=True
+        model.parameters(), betas=loop.betas, eps=loop.eps, weight_decay=loop.weight_decay, fused=True
     )
 
 
-def save(
-    out: Path, index: int, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, loop: Loop
-) -> None:
-    """Optimiser first, checkpoint last: a checkpoint that exists can be continued from."""
-    state = out / _OPTIMIZER.format(index=index)
-    partial = state.with_name(f".{state.name}.partial")
-    partial.parent.mkdir(exist_ok=True)
-    with partial.open("wb") as handle:
-        torch.save(optimizer.state_dict(), handle)
-        handle.flush()
-        os.fsync(handle.fileno())  # the checkpoint that follows vouches for it
-    partial.replace(state)
-    with folder_aside(out / CHECKPOINT.format(index=index)) as folder:
-        save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-        model.config.save_pretrained(folder)
-        for file in (out / TOKENIZER).glob("*.json"):
-            shutil.copyfile(file, folder / file.name)
-    every = loop.keep_optimizer_every
-    for old in range(index):
-        if not every or (old + 1) % every:
-            (out / _OPTIMIZER.format(index=old)).unlink(missing_ok=True)
+@contextmanager
+def signals(here: Processes) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM end the run after the step under way; alone, a second Ctrl-C ends it at once."""
+    asked: list[int] = []
 
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked and number == signal.SIGINT and here.world == 1:
+            raise KeyboardInterrupt
+        asked.append(number)
 
-def restore(out: Path, index: int, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> None:
-    """Bring back weights and optimiser as they were after a chunk, bit by bit."""
-    weights = out / CHECKPOINT.format(index=index) / "model.safetensors"
-    state = out / _OPTIMIZER.format(index=index)
-    for path in (weights, state):
-        if not path.exists():
-            fix = "put it back, or train in another folder"
-            raise TrainingError(path, expected="what the last checkpoint saved", found="no file", fix=fix)
-    model.load_state_dict(load_file(weights))
-    optimizer.load_state_dict(torch.load(state, weights_only=True))
-
-
-def open_metrics(path: Path, steps: int) -> TextIO:
-    """The metrics, open for more lines after the first `steps`; lines of a chunk that was cut short go."""
-    lines = path.read_text("utf-8").splitlines(keepends=True)[:steps] if path.exists() else []
-    if len(lines) < steps:
-        fix = "put it back, or train in another folder"
-        raise TrainingError(path, expected=f"{steps} lines at least", found=str(len(lines)), fix=fix)
-    write_aside(path, "".join(lines).encode())
-    return path.open("a", encoding="utf-8")
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -28,6 +28,8 @@ OPTIMIZER = re.compile(
 )
 MIXTURE = re.compile(r".*(mixture|data_mix|datamix|composition)\w*\.(json|ya?ml|toml|csv|md)")
 CODE_LINK = re.compile(r"https?://github\.com/[\w.-]+/[\w.-]+")
+REPORT = "data/report.json"
+"""Where the trainer of this project counts what each source gave."""
 SOURCE_FIELDS = ("source", "subset_name", "meta", "dataset")
 LONGEST_LINE = 1 << 16
 """Bytes read of a chunk to see the fields of a row."""
@@ -49,6 +51,8 @@ class _Files:
     names: frozenset[str]
     cards: str | None
     """Text of the README files; None where there is none to read."""
+    counted: tuple[str, ...]
+    """Sources whose tokens the report of the data counts."""
 
 
 def standing_of(series: Series, found: Sequence[Inspected], missing: Iterable[str]) -> tuple[Standing, ...]:
@@ -78,6 +82,7 @@ def _files(series: Series, found: Sequence[Inspected]) -> _Files:
         places.setdefault(chunk.place.where, chunk.place)
     names: set[str] = set()
     cards = []
+    counted: list[str] = []
     for place in places.values():
         listed = attempt(lambda p: p.names(), place)
         if isinstance(listed, str):
@@ -86,7 +91,21 @@ def _files(series: Series, found: Sequence[Inspected]) -> _Files:
         if "README.md" in listed:
             card = attempt(lambda p: p.read("README.md"), place)
             cards.append(card.decode("utf-8", "replace") if isinstance(card, bytes) else "")
-    return _Files(frozenset(names), "\n".join(cards) if cards else None)
+        if REPORT in listed and not counted:
+            counted = _counted(attempt(lambda p: p.read(REPORT), place))
+    return _Files(frozenset(names), "\n".join(cards) if cards else None, tuple(counted))
+
+
+def _counted(body: bytes | str) -> list[str]:
+    """Sources with a number of tokens in a report; none where it is something else, or why it is not read."""
+    try:
+        report = json.loads(body) if isinstance(body, bytes) else None
+    except ValueError:
+        return []
+    sources = report.get("sources") if isinstance(report, dict) else None
+    if not isinstance(sources, dict):
+        return []
+    return [name for name, counts in sources.items() if isinstance(counts, dict) and "tokens" in counts]
 
 
 def _matching(names: Iterable[str], pattern: re.Pattern[str]) -> list[str]:
@@ -151,6 +170,8 @@ def _mix(series: Series, files: _Files) -> Standing:
     column = "data mix and sources"
     if mixtures := _matching(files.names, MIXTURE):
         return Standing(column, "yes", f"files {_some(mixtures)}")
+    if files.counted:
+        return Standing(column, "yes", f"{REPORT} counts the tokens of {_some(files.counted)}")
     for chunk in series.chunks[:1]:
         row = _first_row(chunk)
         fields = [name for name in SOURCE_FIELDS if name in row]

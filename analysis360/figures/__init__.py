@@ -32,7 +32,6 @@ from analysis360.figures.drawing import (
     PROGRESS,
     SKY,
     VERMILLION,
-    Floats,
     axes_or_new,
     check,
     finish,
@@ -54,6 +53,7 @@ from analysis360.figures.rows import (
     distribution_bars,
     distribution_heat,
 )
+from analysis360.figures.training import plot_loss, plot_training
 from analysis360.summaries import Correlations
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "plot_exposure",
     "plot_loss",
     "plot_summary",
+    "plot_training",
     "save",
 ]
 
@@ -75,50 +76,6 @@ GROUP_STYLES = {
     "never planted": (GREY, "x", "--"),
 }
 ROWS_AS_BARS, ROWS_AS_LINES = 20, 40  # more checkpoints than this become a heat map
-
-
-def plot_loss(metrics: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Training loss over tokens trained (Figure 3), with a running median and the learning rate behind it.
-
-    `metrics` has a row per step: step, tokens, loss (nats per token; NaN where it was not finite) and, if
-    wanted, learning_rate.  Steps without a finite loss are marked on the axis and counted.
-    """
-    check(metrics, "tokens loss")
-    ax = axes_or_new(ax, 7.2, 3.8)
-    tokens, loss = values(metrics, "tokens"), values(metrics, "loss")
-    finite = np.isfinite(loss)
-    width = max(1, len(loss) // 100)
-    smooth = pd.Series(np.where(finite, loss, np.nan)).rolling(width, center=True, min_periods=1).median()
-    ax.plot(tokens, np.where(finite, loss, np.nan), color=BLUE, alpha=0.35, lw=0.8, label="each step")
-    if width > 1:
-        ax.plot(tokens, smooth, color=BLUE, lw=1.8, label=f"median of {width:,} steps")
-    if not finite.all():
-        marks = tokens[~finite]
-        label = f"not finite ({len(marks):,} steps)"
-        at_foot = ax.get_xaxis_transform()
-        ax.plot(marks, np.full(len(marks), 0.02), "|", color=VERMILLION, ms=9, transform=at_foot, label=label)
-    if finite.any():
-        # the first steps are far above the rest; let them leave the figure rather than flatten it
-        low, high = loss[finite].min(), np.quantile(loss[finite], 0.98)
-        ax.set_ylim(low - 0.05 * (high - low) - 1e-3, high + 0.25 * (high - low) + 1e-3)
-    if "learning_rate" in metrics:
-        _learning_rate(ax, tokens, values(metrics, "learning_rate"))
-    tokens_axis(ax)
-    ax.set_ylabel("training loss (nats per token)")
-    ax.legend(frameon=False, loc="upper right", fontsize=8)
-    return finish(ax, "Training loss", f"{len(metrics):,} steps, {short(float(tokens.max()))} tokens")
-
-
-def _learning_rate(ax: Axes, tokens: Floats, rate: Floats) -> None:
-    right = ax.twinx()
-    right.plot(tokens, rate, color=GREY, lw=1, ls=(0, (4, 2)))
-    right.set_ylabel("learning rate (dashed)", color=GREY)
-    right.set_ylim(0, np.nanmax(rate) * 1.3 if np.isfinite(rate).any() else 1)
-    right.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)
-    right.tick_params(colors=GREY, labelsize=8)
-    right.spines[["top", "left"]].set_visible(False)
-    right.set_zorder(ax.get_zorder() - 1)
-    ax.patch.set_visible(False)
 
 
 def plot_distribution(

@@ -47,13 +47,13 @@ def measure_of(table: pd.DataFrame) -> Measure:
     return EXTRACTIBLE if table["score_mean"].isna().all() else SCORE
 
 
-def check(table: pd.DataFrame, columns: str) -> None:
+def check(table: pd.DataFrame, columns: str, way_out: str = "score some checkpoints first") -> None:
     """Raise Analysis360Error when the table is empty or lacks a column."""
     missing = [name for name in columns.split() if name not in table.columns]
     if missing:
         raise Analysis360Error(f"the table lacks the columns {', '.join(missing)}")
     if table.empty:
-        raise Analysis360Error("nothing to draw: the table is empty; score some checkpoints first")
+        raise Analysis360Error(f"nothing to draw: the table is empty; {way_out}")
 
 
 def axes_or_new(ax: Axes | None, width: float, height: float) -> Axes:
@@ -117,11 +117,20 @@ def span(counts: pd.Series | NDArray[np.int64]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def finish(ax: Axes, title: str, note: str, grid: bool = True) -> Axes:
-    """Title, a smaller note under it, and an uncluttered frame."""
-    ax.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=20)
-    place: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (0, 6), "textcoords": "offset points"}
+def finish(ax: Axes, title: str, note: str, grid: bool = True, lift: float = 0) -> Axes:
+    """Title, a smaller note under it, `lift` points above the axes, and an uncluttered frame."""
+    ax.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=20 + lift)
+    place: dict[str, Any] = {
+        "xycoords": "axes fraction",
+        "xytext": (0, 6 + lift),
+        "textcoords": "offset points",
+    }
     ax.annotate(note, (0, 1), fontsize=8, color=GREY, va="bottom", **place)
+    return tidy(ax, grid)
+
+
+def tidy(ax: Axes, grid: bool = True) -> Axes:
+    """An uncluttered frame."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8)
     if grid:

@@ -15,6 +15,10 @@ __all__ = ["MANIFEST_NAME", "Published", "published"]
 MANIFEST_NAME = "series.toml"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 INDEX = re.compile(r"\{index(?::0\d+d)?\}")
+BESIDE_CHECKPOINTS = ("recipe.json",)
+"""What a trainer leaves that no manifest names, for `main` of the model repository; each where it is there."""
+BESIDE_DATA = ("data/report.json", "data/documents.parquet")
+"""The same for the repository of the data."""
 Files = dict[str, Path]
 
 
@@ -27,7 +31,7 @@ class Published:
     checkpoints: dict[str, Path]
     """The folder of each checkpoint, in order, by its name, which is also its branch."""
     data: Files
-    """Files of the data repository: chunks, held-out text, canaries."""
+    """Files of the data repository: chunks, held-out text, canaries, and what was counted of them."""
     extra: Files
     """What `main` of the model repository holds beside the last checkpoint."""
     raw: dict[str, Any]
@@ -84,6 +88,7 @@ def published(folder: Path) -> Published:
     for file in data.values():
         if not file.is_file():
             raise SeriesError(f"{path} names {file}, which is missing; make it or correct the manifest")
+    data |= {name: folder / name for name in BESIDE_DATA if (folder / name).is_file()}
     branches = _numbered(raw.get("checkpoints"), f"{path} [checkpoints]")
     if not branches:
         raise SeriesError(f"{path} [checkpoints]: there are none; train some first")
@@ -135,11 +140,11 @@ def _exposure(exposure: dict[str, Any], checkpoints: dict[str, Any]) -> dict[str
 
 
 def _extra(folder: Path, raw: dict[str, Any], where: str) -> Files:
-    """The loss curve and the tokenizer, where the manifest names them."""
+    """The recipe, and the loss curve and the tokenizer where the manifest names them."""
     keys = [key for key in ("metrics", "tokenizer") if isinstance(raw.get(key), str)]
     for key in keys:
         _check_inside(raw[key], f"{where}: key {key!r}")
-    named = [folder / raw[key] for key in keys]
+    named = [folder / name for name in (*BESIDE_CHECKPOINTS, *(raw[key] for key in keys))]
     files = [file for file in named if file.is_file()]
     files += [file for place in named if place.is_dir() for file in _files(place).values()]
     return {file.relative_to(folder).as_posix(): file for file in files}

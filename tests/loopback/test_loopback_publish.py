@@ -23,7 +23,7 @@ def trained(make_series: MakeSeries) -> Path:
 
 
 def command(hub: Loopback, folder: Path) -> list[str]:
-    return ["publish", "--out", str(folder), "--repository", "org/tiny", "--endpoint", hub.endpoint]
+    return ["publish", str(folder), "--to", "org/tiny", "--endpoint", hub.endpoint]
 
 
 def test_a_branch_a_checkpoint(
@@ -84,13 +84,11 @@ def test_a_hub_out_of_reach_is_one_line(
 ) -> None:
     with Loopback(tmp_path / "gone") as gone:
         endpoint = gone.endpoint
-    assert main(["publish", "--out", str(trained), "--repository", "org/tiny", "--endpoint", endpoint]) == 1
+    assert main(["publish", str(trained), "--to", "org/tiny", "--endpoint", endpoint]) == 1
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
     with pytest.raises(TrainingError, match="org/name"):
         publish(trained, "tiny", endpoint=endpoint)
-    assert (
-        main(["publish", "--out", str(tmp_path / "none"), "--repository", "o/t", "--endpoint", endpoint]) == 1
-    )
+    assert main(["publish", str(tmp_path / "none"), "--to", "o/t", "--endpoint", endpoint]) == 1
 
 
 def test_private_and_with_a_token(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

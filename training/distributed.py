@@ -1,0 +1,76 @@
+"""The processes of a run: one, or several that torchrun started and FSDP2 holds together."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
+from torch.distributed.fsdp import FSDPModule
+
+from training.config import Loop
+
+__all__ = ["Processes", "processes", "synchronised", "total"]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which process this is, of how many."""
+
+    rank: int
+    world: int
+    device: torch.device
+    sharded: bool
+    """Whether weights are shared out by FSDP: with several processes, and for compute in another dtype."""
+    saving: dist.ProcessGroup | None
+    """A group of its own for saving, which goes on beside the training; None: one process."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.rank == 0
+
+
+@contextmanager
+def processes(loop: Loop) -> Iterator[Processes]:
+    """Join the processes that torchrun started, or be the only one."""
+    launched, local = "LOCAL_RANK" in os.environ, int(os.environ.get("LOCAL_RANK", 0))
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(max(1, loop.threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    sharded = launched or loop.compute_dtype != "float32"
+    if not sharded:
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # so it is
+        yield Processes(0, 1, device, sharded=False, saving=None)
+        return
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    if launched:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    try:
+        saving = dist.new_group(backend="gloo")
+        yield Processes(dist.get_rank(), dist.get_world_size(), device, sharded=True, saving=saving)
+    finally:
+        dist.destroy_process_group()
+
+
+def total(here: Processes, *values: float) -> list[float]:
+    """The sum of each value over all processes."""
+    if here.world == 1:
+        return list(values)
+    summed = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(summed)
+    return [float(value) for value in summed.tolist()]
+
+
+def synchronised(model: torch.nn.Module, *, now: bool) -> None:
+    """Whether the next backward pass adds up gradients over the processes, or keeps them for later."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(now)
