@@ -3,7 +3,7 @@
 import json
 import math
 import types
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 __all__ = [
@@ -416,7 +416,11 @@ def from_json(kind: type[Record], plain: Any, where: str = "") -> Record:
     try:
         return kind(**given)
     except TypeError:
-        needed = [field.name for field in fields(kind) if field.name not in given]  # type: ignore[arg-type]
+        needed = [
+            field.name
+            for field in fields(kind)  # type: ignore[arg-type]
+            if field.name not in given and field.default is MISSING
+        ]
         raise ValueError(f"{where}: expected {', '.join(needed)}, found none") from None
 
 

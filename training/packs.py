@@ -17,10 +17,10 @@ from training.tokenizer import Coder
 
 __all__ = ["Catalogue", "Draw", "fill", "in_order"]
 
-_BLOCK = (256, 1 << 19)
+_BLOCK = (64, 1 << 17)
 """Documents and characters tokenised at a time; one document at least."""
-_GROUP = 1 << 13
-"""Documents of a row group of the catalogue."""
+_LINES, _GROUP = 1 << 9, 1 << 13
+"""Lines of the catalogue that are kept as Python's objects, and those of a row group."""
 _SCHEMA = pyarrow.schema(
     [
         pyarrow.field("document", pyarrow.int64(), nullable=False),
@@ -66,6 +66,7 @@ class Catalogue:
         self.documents = 0
         """Lines so far: the number of the next one."""
         self._lines: list[tuple[Any, ...]] = []
+        self._batches: list[pyarrow.RecordBatch] = []
         self._sink = path.open("wb")
         self._file = parquet.ParquetWriter(self._sink, _SCHEMA, compression="zstd")
 
@@ -73,7 +74,9 @@ class Catalogue:
         """A line: all columns but the number, in the schema's order."""
         self._lines.append((self.documents, *line))
         self.documents += 1
-        if len(self._lines) == _GROUP:
+        if len(self._lines) == _LINES:
+            self._gather()
+        if self.documents % _GROUP == 0:
             self._flush()
 
     def close(self) -> None:
@@ -84,14 +87,18 @@ class Catalogue:
             self._sink.flush()
             os.fsync(self._sink.fileno())
 
-    def _flush(self) -> None:
-        if self._lines:
-            columns = [
-                pyarrow.array(column, field.type)
-                for column, field in zip(zip(*self._lines, strict=True), _SCHEMA, strict=True)
-            ]
-            self._file.write_table(pyarrow.Table.from_arrays(columns, schema=_SCHEMA))
+    def _gather(self) -> None:
+        columns = zip(*self._lines, strict=True)
+        arrays = [pyarrow.array(list(it), field.type) for it, field in zip(columns, _SCHEMA, strict=False)]
+        if arrays:
+            self._batches.append(pyarrow.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
         self._lines = []
+
+    def _flush(self) -> None:
+        self._gather()
+        if self._batches:
+            self._file.write_table(pyarrow.Table.from_batches(self._batches))
+        self._batches = []
 
 
 def in_order(draw: Draw) -> Iterator[tuple[int, int]]:

@@ -195,7 +195,7 @@ def _unpack(path: Path, field: str, longest: int, unpacked: Path) -> Iterator[tu
     """Parquet's texts as lines of JSON: a column can be read forwards, not here and there."""
     fix = "mend the file, or name another Source.field"
     try:
-        table = parquet.ParquetFile(path)
+        table = parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     except pyarrow.ArrowInvalid:
         raise TrainingError(path, expected="a Parquet file", found="none", fix=fix) from None
     if field not in table.schema_arrow.names:
