@@ -24,7 +24,7 @@ RECIPE = re.compile(
     r"\.(json|ya?ml|toml|bin)|.*\.yml"
 )
 OPTIMIZER = re.compile(
-    r"optim\w*\.(pt|pth|bin|safetensors)|opt_\d+\.\w+|.*optim_states\.pt|optimizer_\w+\..*"
+    r"optim\w*\.(pt|pth|bin|safetensors)|opt_\d+\.\w+|.*optim_states\.pt|optimizer_\w+\..*|\w+\.distcp"
 )
 MIXTURE = re.compile(r".*(mixture|data_mix|datamix|composition)\w*\.(json|ya?ml|toml|csv|md)")
 CODE_LINK = re.compile(r"https?://github\.com/[\w.-]+/[\w.-]+")
