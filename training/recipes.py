@@ -40,23 +40,24 @@ def tiny() -> Recipe:
 
 def tiny_360() -> Recipe:
     """360 checkpoints of the same Llama, so that `--ckpts 0:360:36` means on a laptop what it means for Amber."""
-    takes = (_rows(DOCS, 340), Take(STDLIB, 0.55), _rows(CODECS, 770), Take(PLAYS, 0.45))
-    levels = ((128, 2), (64, 2), (32, 2), (16, 2), (8, 2), (4, 2), (2, 2), (1, 2))
-    # Just before a checkpoint of 35:360:36, from the fifth on, where what one chunk leaves is freshest.
-    one_chunk = (179, 215, 251, 287, 323, 355, 143, 160, 170, 190, 200, 230, 240, 260, 270, 300)
+    takes = (_rows(DOCS, 600), _rows(STDLIB, 12_000), _rows(CODECS, 770), _rows(PLAYS, 9_670))
+    levels = ((64, 2), (32, 2), (16, 2), (8, 2), (4, 2), (2, 2), (1, 2))
+    # The most repeated fall just before a checkpoint of 35:360:36, where their effect is freshest.
+    one_chunk = (179, 215, 251, 287, 323, 359, 160, 170, 190, 200, 230, 240, 260, 270)
     return Recipe(
         mix=Mix(
             name="tiny-360",
             seed=360,
             sources=BUILT_IN,
             stages=(Stage("all", 360, takes),),
-            rows=128,
+            rows=64,
             vocabulary=2048,
-            held_out_chunks=8,
+            longest=1 << 20,
+            held_out_chunks=16,
             canaries=Canaries(levels=levels, one_chunk=one_chunk, never=64, duplicates=((16, 8), (4, 8))),
         ),
         model=Model(hidden=192, layers=3, heads=6, intermediate=512, vocabulary=2048),
-        loop=Loop(batch=8, rates=(Rate(peak=4e-3, last=4e-4, warm_up=200),), compiled=True),
+        loop=Loop(batch=4, rates=(Rate(peak=4e-3, last=4e-4, warm_up=200),), compiled=True),
     )
 
 
@@ -113,19 +114,16 @@ def staged() -> Recipe:
         Stage(
             "second half and code",
             6,
-            (
-                _rows(DOCS, 2 * 120),
-                Take(PLAYS, 0.4, part=(0.5, 1.0)),
-                Take(STDLIB, 0.6, epochs=2, part=(0.0, 0.03)),
-            ),
+            # The few documents of this part of the code have 107 rows: twice that is two epochs.
+            (Take(PLAYS, 1.0, part=(0.5, 1.0)), Take(STDLIB, tokens=215 * 129, part=(0.0, 0.02), epochs=2)),
         ),
-        Stage("code", 2, (Take(STDLIB, 0.9, part=(0.5, 1.0)), Take(PLAYS, 0.1))),
+        Stage("third mix", 2, (Take(STDLIB, 0.9, part=(0.02, 1.0)), Take(PLAYS, 0.1))),
     )
     return Recipe(
         mix=Mix(
             name="staged",
             seed=3,
-            sources=(Source(DOCS), Source(STDLIB), Source(PLAYS)),
+            sources=(Source(STDLIB), Source(PLAYS)),
             stages=stages,
             rows=96,
             vocabulary=1024,
