@@ -94,7 +94,7 @@ def write_chunk(job: Job) -> Written:
 
 def write_chunks(jobs: Iterable[Job], workers: int) -> Iterator[Written]:
     """Write chunks in so many processes; what was written, in order."""
-    if workers == 1:
+    if workers <= 1:
         yield from map(write_chunk, jobs)
         return
     executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_worker)

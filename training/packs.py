@@ -19,7 +19,7 @@ __all__ = ["Catalogue", "Draw", "fill", "in_order"]
 
 _BLOCK = (64, 1 << 17)
 """Documents and characters tokenised at a time; one document at least."""
-_LINES, _GROUP = 1 << 9, 1 << 13
+_LINES, _GROUP = 1 << 9, 1 << 11
 """Lines of the catalogue that are kept as Python's objects, and those of a row group."""
 _SCHEMA = pyarrow.schema(
     [

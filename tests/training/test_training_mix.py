@@ -139,6 +139,28 @@ def test_each_stage_is_trained_on_in_its_chunks(three: tuple[Mix, Path]) -> None
             assert documents[row["document"]]["stage"] == stages[place[0]]
 
 
+def test_every_row_begins_where_it_says(three: tuple[Mix, Path]) -> None:
+    """Ends of sequences stand where the documents end, in all 7,000 rows, and no row is there twice."""
+    mix, out = three
+    documents, places = read_documents(out), []
+    for row in read_rows(out) + read_rows(out, "data/held-out/*"):
+        if row["source"] == "canary":
+            continue
+        number, offset = row["document"], row["offset"]
+        assert documents[number]["source"] == row["source"]
+        assert 0 <= offset < documents[number]["tokens"]
+        assert (documents[number]["start"] + offset) % mix.row_tokens == 0
+        ends, end = [], documents[number]["tokens"] - offset
+        while end <= mix.row_tokens:
+            ends.append(end - 1)
+            number += 1
+            end += documents[number]["tokens"] if end < mix.row_tokens else mix.row_tokens
+        assert [place for place, token in enumerate(row["token_ids"]) if token == 0] == ends
+        places.append((row["document"], offset))
+    copies = sum((repeats - 1) * rows for repeats, rows in mix.canaries.duplicates)
+    assert len(places) - len(set(places)) == copies
+
+
 def test_the_table_has_a_line_a_source_and_a_column_a_stage(three: tuple[Mix, Path]) -> None:
     mix, out = three
     report = read_report(out)
