@@ -48,10 +48,10 @@ def _command(arguments: argparse.Namespace) -> str:
     if arguments.command == "run":
         return _run(arguments)
     if arguments.command == "trace":
-        from training.trace import trace
+        from training.data.trace import trace
 
-        return trace(arguments.out, arguments.chunk, arguments.row)
-    from training.publish import publish
+        return trace(arguments.out, arguments.chunk, arguments.row, byte=arguments.byte)
+    from training.publishing.publish import publish
 
     where, private = arguments.endpoint, arguments.private
     return publish(arguments.run, arguments.to, endpoint=where, private=private, license=arguments.license)
@@ -83,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     trace = commands.add_parser("trace", help="show the documents a row was made of")
     trace.add_argument("--chunk", type=int, required=True, metavar="N", help="number of the training chunk")
     trace.add_argument("--row", type=int, required=True, metavar="N", help="number of the row, from 0")
+    trace.add_argument(
+        "--byte", action="store_true", help="--row is the byte its line begins at, as in results"
+    )
     publish = commands.add_parser("publish", help="upload the series to a Hub, a branch a checkpoint")
     publish.add_argument("run", type=Path, metavar="RUN", help="folder of the series")
     publish.add_argument(
@@ -99,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(arguments: argparse.Namespace) -> str:
-    from training.prepare import prepare
+    from training.data.prepare import prepare
     from training.series import check_recipe, read_recipe
 
     out: Path = arguments.out
@@ -125,7 +128,7 @@ def _asked(name: str | None, mix: Path | None) -> Recipe:
     """The recipe of the code, or one whose data are a mix of the user's."""
     if mix is None:
         return RECIPES[name or "tiny"]()
-    from training.mix import mix_recipe
+    from training.data.mix import mix_recipe
 
     return mix_recipe(mix, RECIPES[name]() if name else None)
 

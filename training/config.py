@@ -1,10 +1,9 @@
 """What a run is made of: frozen records, each field with its meaning, each checked where it is made."""
 
-import json
 import math
-import types
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+
+from training.records import expect, positive
 
 __all__ = [
     "Canaries",
@@ -17,23 +16,7 @@ __all__ = [
     "Source",
     "Stage",
     "Take",
-    "as_json",
-    "differences",
-    "from_json",
 ]
-
-Record = TypeVar("Record")
-
-
-def _expect(ok: bool, field: str, expected: str, found: object) -> None:
-    if not ok:
-        raise ValueError(f"{field}: expected {expected}, found {found}")
-
-
-def _positive(record: object, *names: str) -> None:
-    for name in names:
-        value = getattr(record, name)
-        _expect(value > 0, f"{type(record).__name__}.{name}", "a positive number", value)
 
 
 @dataclass(frozen=True)
@@ -41,14 +24,14 @@ class Source:
     """A named body of text."""
 
     name: str
-    """Written into every row. Without `files`, one of the names in `training.sources.BUILT_IN`."""
+    """Written into every row. Without `files`, one of the names in `training.data.built_in.BUILT_IN`."""
     files: str = ""
     """Glob of the files it is read from: `.txt` (a file is a document), `.jsonl` or `.parquet` (a row is)."""
     field: str = "text"
     """Field of a row of JSON lines or Parquet that holds the text."""
 
     def __post_init__(self) -> None:
-        _expect(bool(self.name) and "/" not in self.name, "Source.name", "a name without /", repr(self.name))
+        expect(bool(self.name) and "/" not in self.name, "Source.name", "a name without /", repr(self.name))
 
 
 @dataclass(frozen=True)
@@ -67,15 +50,15 @@ class Take:
     """How often each document may be used at most. Later ones take the documents in another order."""
 
     def __post_init__(self) -> None:
-        _expect(
+        expect(
             (self.weight > 0) != (self.tokens > 0) and min(self.weight, self.tokens) >= 0,
             f"Take.weight and Take.tokens ({self.source})",
             "one of the two above 0",
             f"{self.weight} and {self.tokens}",
         )
         first, end = self.part
-        _expect(0 <= first < end <= 1, f"Take.part ({self.source})", "0 <= from < to <= 1", self.part)
-        _expect(self.epochs > 0, f"Take.epochs ({self.source})", "1 or more", self.epochs)
+        expect(0 <= first < end <= 1, f"Take.part ({self.source})", "0 <= from < to <= 1", self.part)
+        expect(self.epochs > 0, f"Take.epochs ({self.source})", "1 or more", self.epochs)
 
 
 @dataclass(frozen=True)
@@ -90,8 +73,8 @@ class Stage:
     """The mixture."""
 
     def __post_init__(self) -> None:
-        _positive(self, "chunks")
-        _expect(len(self.takes) > 0, f"Stage.takes ({self.name})", "at least one", self.takes)
+        positive(self, "chunks")
+        expect(len(self.takes) > 0, f"Stage.takes ({self.name})", "at least one", self.takes)
 
 
 @dataclass(frozen=True)
@@ -108,25 +91,28 @@ class Canaries:
     """(repeats, rows): so many rows of ordinary text stand so often in all, spread evenly."""
     largest_share: float = 0.1
     """Share of the training rows that plantings may take."""
+    even: tuple[tuple[int, int], ...] = ()
+    """(repeats, canaries) that are planted evenly alone: more often than one chunk has room for."""
 
     def __post_init__(self) -> None:
-        for repeats, canaries in self.levels:
-            _expect(repeats > 0 and canaries > 0, "Canaries.levels", "positive numbers", (repeats, canaries))
+        for repeats, canaries in (*self.levels, *self.even):
+            expect(repeats > 0 and canaries > 0, "Canaries.levels", "positive numbers", (repeats, canaries))
         for repeats, rows in self.duplicates:
-            _expect(
+            expect(
                 repeats > 1 and rows > 0, "Canaries.duplicates", "2 or more, of 1 or more", (repeats, rows)
             )
         planted = sum(canaries for _, canaries in self.levels)
-        _expect(len(self.one_chunk) == planted, "Canaries.one_chunk", f"{planted} chunks", self.one_chunk)
-        _expect(self.never >= 0, "Canaries.never", "0 or more", self.never)
+        expect(len(self.one_chunk) == planted, "Canaries.one_chunk", f"{planted} chunks", self.one_chunk)
+        expect(self.never >= 0, "Canaries.never", "0 or more", self.never)
         share = self.largest_share
-        _expect(0 <= share < 1, "Canaries.largest_share", "from 0 to below 1", share)
+        expect(0 <= share < 1, "Canaries.largest_share", "from 0 to below 1", share)
 
     @property
     def planted_rows(self) -> int:
         """Rows that plantings take from the text."""
         copies = sum((repeats - 1) * rows for repeats, rows in self.duplicates)
-        return 2 * sum(repeats * canaries for repeats, canaries in self.levels) + copies
+        levels = (*self.levels, *self.levels, *self.even)  # the first in both spacings
+        return sum(repeats * canaries for repeats, canaries in levels) + copies
 
 
 @dataclass(frozen=True)
@@ -163,19 +149,19 @@ class Mix:
         expected = "257 or more (bytes and a special token), or a tokenizer's folder"
         found = f"{self.vocabulary} and {self.tokenizer!r}"
         fits = learned or (bool(self.tokenizer) and self.vocabulary == 0)
-        _expect(fits, "Mix.vocabulary and Mix.tokenizer", expected, found)
-        _positive(self, "rows", "longest")
-        _expect(self.held_out_chunks >= 0, "Mix.held_out_chunks", "0 or more", self.held_out_chunks)
-        _expect(self.row_tokens > 1, "Mix.row_tokens", "2 or more", self.row_tokens)
+        expect(fits, "Mix.vocabulary and Mix.tokenizer", expected, found)
+        positive(self, "rows", "longest")
+        expect(self.held_out_chunks >= 0, "Mix.held_out_chunks", "0 or more", self.held_out_chunks)
+        expect(self.row_tokens > 1, "Mix.row_tokens", "2 or more", self.row_tokens)
         share = self.held_out_fraction
-        _expect(
+        expect(
             (0 < share < 1) or (share == 0 == self.held_out_chunks), "Mix.held_out_fraction", "0 to 1", share
         )
-        _expect(len(self.stages) > 0, "Mix.stages", "at least one", self.stages)
+        expect(len(self.stages) > 0, "Mix.stages", "at least one", self.stages)
         names = [source.name for source in self.sources]
-        _expect(len(set(names)) == len(names), "Mix.sources", "different names", names)
+        expect(len(set(names)) == len(names), "Mix.sources", "different names", names)
         stages = [stage.name for stage in self.stages]
-        _expect(len(set(stages)) == len(stages), "Mix.stages", "different names", stages)
+        expect(len(set(stages)) == len(stages), "Mix.stages", "different names", stages)
         for stage in self.stages:
             self._check_stage(stage, names)
         self._check_canaries()
@@ -183,9 +169,9 @@ class Mix:
     def _check_stage(self, stage: Stage, names: list[str]) -> None:
         where, rows = f"Stage {stage.name}", stage.chunks * self.rows
         for take in stage.takes:
-            _expect(take.source in names, f"{where}: Take.source", " or ".join(names), take.source)
+            expect(take.source in names, f"{where}: Take.source", " or ".join(names), take.source)
             whole = take.tokens % self.row_tokens == 0
-            _expect(
+            expect(
                 whole,
                 f"{where}: Take.tokens",
                 f"a multiple of {self.row_tokens} ({take.source})",
@@ -194,19 +180,19 @@ class Mix:
         budgets = sum(take.tokens for take in stage.takes) // self.row_tokens
         weights = any(take.weight for take in stage.takes)
         fits = budgets < rows if weights else budgets == rows
-        _expect(
+        expect(
             fits, f"{where}: Take.tokens", f"{'fewer than ' if weights else ''}{rows} rows in all", budgets
         )
 
     def _check_canaries(self) -> None:
         canaries, most = self.canaries, int(self.canaries.largest_share * self.total_rows)
         fits = canaries.planted_rows <= most
-        _expect(fits, "Canaries.levels and duplicates", f"{most} rows at most", canaries.planted_rows)
+        expect(fits, "Canaries.levels and duplicates", f"{most} rows at most", canaries.planted_rows)
         places = set(canaries.one_chunk)
         fits = len(places) == len(canaries.one_chunk) and places <= set(range(self.chunks))
-        _expect(fits, "Canaries.one_chunk", f"different chunks below {self.chunks}", canaries.one_chunk)
+        expect(fits, "Canaries.one_chunk", f"different chunks below {self.chunks}", canaries.one_chunk)
         repeats = max((repeats for repeats, _ in canaries.levels), default=0)
-        _expect(repeats <= self.rows, "Canaries.levels", f"{self.rows} repeats at most", repeats)
+        expect(repeats <= self.rows, "Canaries.levels", f"{self.rows} repeats at most", repeats)
 
     @property
     def chunks(self) -> int:
@@ -260,8 +246,8 @@ class Model:
     """Of the initial weights."""
 
     def __post_init__(self) -> None:
-        _positive(self, "hidden", "layers", "heads", "intermediate", "vocabulary", "positions", "norm_eps")
-        _expect(self.hidden % (2 * self.heads) == 0, "Model.heads", "an even share of the width", self.heads)
+        positive(self, "hidden", "layers", "heads", "intermediate", "vocabulary", "positions", "norm_eps")
+        expect(self.hidden % (2 * self.heads) == 0, "Model.heads", "an even share of the width", self.heads)
 
 
 @dataclass(frozen=True)
@@ -282,11 +268,11 @@ class Rate:
     """Steps that were done before, in the run this one continues."""
 
     def __post_init__(self) -> None:
-        _positive(self, "peak")
-        _expect(0 <= self.last <= self.peak, "Rate.last", f"0 to {self.peak}", self.last)
-        _expect(self.warm_up >= 0, "Rate.warm_up", "0 or more", self.warm_up)
-        _expect(self.shape in ("cosine", "linear"), "Rate.shape", "cosine or linear", self.shape)
-        _expect(
+        positive(self, "peak")
+        expect(0 <= self.last <= self.peak, "Rate.last", f"0 to {self.peak}", self.last)
+        expect(self.warm_up >= 0, "Rate.warm_up", "0 or more", self.warm_up)
+        expect(self.shape in ("cosine", "linear"), "Rate.shape", "cosine or linear", self.shape)
+        expect(
             self.steps >= 0 and self.start >= 0,
             "Rate.steps and Rate.start",
             "0 or more",
@@ -324,13 +310,13 @@ class Loop:
     """Keep the state of every N-th checkpoint, three times the weights; 0 keeps that of the latest alone."""
 
     def __post_init__(self) -> None:
-        _positive(self, "batch", "eps", "clip", "threads")
-        _expect(len(self.rates) > 0, "Loop.rates", "at least one", self.rates)
-        _expect(all(0 <= beta < 1 for beta in self.betas), "Loop.betas", "from 0 to below 1", self.betas)
+        positive(self, "batch", "eps", "clip", "threads")
+        expect(len(self.rates) > 0, "Loop.rates", "at least one", self.rates)
+        expect(all(0 <= beta < 1 for beta in self.betas), "Loop.betas", "from 0 to below 1", self.betas)
         for name in ("weight_decay", "micro_batch", "keep_state_every"):
-            _expect(getattr(self, name) >= 0, f"Loop.{name}", "0 or more", getattr(self, name))
+            expect(getattr(self, name) >= 0, f"Loop.{name}", "0 or more", getattr(self, name))
         dtypes = ("float32", "bfloat16")
-        _expect(self.compute_dtype in dtypes, "Loop.compute_dtype", " or ".join(dtypes), self.compute_dtype)
+        expect(self.compute_dtype in dtypes, "Loop.compute_dtype", " or ".join(dtypes), self.compute_dtype)
 
 
 @dataclass(frozen=True)
@@ -363,14 +349,14 @@ class Recipe:
     def __post_init__(self) -> None:
         mix, loop, model = self.mix, self.loop, self.model
         rates = (1, len(mix.stages))
-        _expect(len(loop.rates) in rates, "Loop.rates", f"1 or {len(mix.stages)} of them", len(loop.rates))
+        expect(len(loop.rates) in rates, "Loop.rates", f"1 or {len(mix.stages)} of them", len(loop.rates))
         for rate, steps in self.spans():
             fits = rate.warm_up < (rate.steps or steps)
-            _expect(fits, "Rate.warm_up", f"below {rate.steps or steps} steps", rate.warm_up)
+            expect(fits, "Rate.warm_up", f"below {rate.steps or steps} steps", rate.warm_up)
         fits = mix.row_tokens - 1 <= model.positions
-        _expect(fits, "Model.positions", f"{mix.row_tokens - 1} or more", model.positions)
+        expect(fits, "Model.positions", f"{mix.row_tokens - 1} or more", model.positions)
         fits = mix.vocabulary <= model.vocabulary
-        _expect(fits, "Model.vocabulary", f"{mix.vocabulary} or more", model.vocabulary)
+        expect(fits, "Model.vocabulary", f"{mix.vocabulary} or more", model.vocabulary)
 
     @property
     def name(self) -> str:
@@ -398,59 +384,3 @@ class Recipe:
             return [(self.loop.rates[0], self.steps)]
         stages = [stage.chunks * self.chunk_steps for stage in self.mix.stages]
         return list(zip(self.loop.rates, stages, strict=True))
-
-
-def as_json(record: Any) -> Any:
-    """A record as JSON would give it back, so that a stored one can be compared."""
-    return json.loads(json.dumps(asdict(record)))
-
-
-def from_json(kind: type[Record], plain: Any, where: str = "") -> Record:
-    """The record that `as_json` made plain. Raises ValueError naming the field that does not fit."""
-    where = where or kind.__name__
-    _expect(isinstance(plain, dict), where, "a table", plain)
-    hints = get_type_hints(kind)
-    if unknown := sorted(plain.keys() - hints.keys()):
-        raise ValueError(f"{where}.{unknown[0]}: expected one of {', '.join(hints)}, found {unknown[0]!r}")
-    given = {key: _value(hints[key], value, f"{where}.{key}") for key, value in plain.items()}
-    try:
-        return kind(**given)
-    except TypeError:
-        needed = [
-            field.name
-            for field in fields(kind)  # type: ignore[arg-type]
-            if field.name not in given and field.default is MISSING
-        ]
-        raise ValueError(f"{where}: expected {', '.join(needed)}, found none") from None
-
-
-def _value(hint: Any, plain: Any, where: str) -> Any:
-    """A plain value in the type that a field asks for."""
-    if get_origin(hint) in (Union, types.UnionType):  # `X | None`
-        return None if plain is None else _value(get_args(hint)[0], plain, where)
-    if is_dataclass(hint) and isinstance(hint, type):
-        return from_json(hint, plain, where)
-    if get_origin(hint) is tuple:
-        _expect(isinstance(plain, list | tuple), where, "a list", plain)
-        kinds = get_args(hint)
-        if kinds[-1] is Ellipsis:
-            return tuple(_value(kinds[0], item, f"{where}[{i}]") for i, item in enumerate(plain))
-        _expect(len(plain) == len(kinds), where, f"{len(kinds)} values", plain)
-        return tuple(_value(kind, item, where) for kind, item in zip(kinds, plain, strict=True))
-    if hint is float and type(plain) is int:
-        return float(plain)
-    _expect(type(plain) is hint, where, f"a value of type {hint.__name__}", repr(plain))
-    return plain
-
-
-def differences(now: Any, then: Any, field: str = "") -> dict[str, tuple[Any, Any]]:
-    """Where two plain records differ: both values by the field's path."""
-    if isinstance(now, list) and isinstance(then, list) and len(now) == len(then):
-        pairs = enumerate(zip(now, then, strict=True))
-        return {key: it for i, pair in pairs for key, it in differences(*pair, f"{field}[{i}]").items()}
-    if not isinstance(now, dict) or not isinstance(then, dict):
-        return {} if now == then else {field: (now, then)}
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in now | then:
-        found |= differences(now.get(key), then.get(key), f"{field}.{key}".lstrip("."))
-    return found

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from analysis360 import Checkpoint, Series, open_series
-from training.config import Loop, Model, Parent, Recipe, from_json
+from training.config import Loop, Model, Parent, Recipe
+from training.data.mix import read_mix
+from training.data.prepare import prepare
 from training.errors import TrainingError
 from training.files import folder_aside
-from training.mix import read_mix
-from training.prepare import prepare
+from training.records import from_json
 from training.series import PARENT, RECIPE, check_recipe
 from training.state import STATES
 

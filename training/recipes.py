@@ -41,9 +41,9 @@ def tiny() -> Recipe:
 def tiny_360() -> Recipe:
     """360 checkpoints of the same Llama, so that `--ckpts 0:360:36` means on a laptop what it means for Amber."""
     takes = (_rows(DOCS, 600), _rows(STDLIB, 12_000), _rows(CODECS, 770), _rows(PLAYS, 9_670))
-    levels = ((64, 2), (32, 2), (16, 2), (8, 2), (4, 2), (2, 2), (1, 2))
+    levels = ((48, 2), (32, 2), (16, 2), (8, 2), (4, 2), (2, 2), (1, 2))
     # The most repeated fall just before a checkpoint of 35:360:36, where their effect is freshest.
-    one_chunk = (179, 215, 251, 287, 323, 359, 160, 170, 190, 200, 230, 240, 260, 270)
+    one_chunk = (143, 215, 179, 251, 107, 287, 160, 170, 190, 200, 230, 240, 260, 270)
     return Recipe(
         mix=Mix(
             name="tiny-360",
@@ -54,10 +54,12 @@ def tiny_360() -> Recipe:
             vocabulary=2048,
             longest=1 << 20,
             held_out_chunks=16,
-            canaries=Canaries(levels=levels, one_chunk=one_chunk, never=64, duplicates=((16, 8), (4, 8))),
+            canaries=Canaries(
+                levels, one_chunk, never=64, duplicates=((16, 8), (4, 8)), even=((128, 1), (64, 2))
+            ),
         ),
         model=Model(hidden=192, layers=3, heads=6, intermediate=512, vocabulary=2048),
-        loop=Loop(batch=4, rates=(Rate(peak=4e-3, last=4e-4, warm_up=200),), compiled=True),
+        loop=Loop(batch=4, rates=(Rate(peak=5e-3, last=5e-4, warm_up=200),), compiled=True),
     )
 
 

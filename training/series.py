@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.canaries import SOURCE
-from training.config import Recipe, as_json, differences, from_json
+from training.config import Recipe
+from training.data.canaries import SOURCE
 from training.errors import TrainingError
 from training.files import file_sha256, write_aside
+from training.records import as_json, differences, from_json
 
 __all__ = [
     "CANARIES",

@@ -5,8 +5,9 @@ import importlib
 from pathlib import Path
 from typing import Any, Protocol
 
-from training.config import Recipe, as_json
+from training.config import Recipe
 from training.errors import TrainingError
+from training.records import as_json
 
 __all__ = ["TRACKERS", "Tracker", "open_tracker"]
 

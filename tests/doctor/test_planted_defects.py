@@ -226,7 +226,7 @@ def test_a_checkpoint_and_a_chunk_missing_on_disk(clean: Path, tmp_path: Path) -
 
 
 def test_a_branch_and_a_chunk_missing_from_a_repository(clean: Path, tmp_path: Path) -> None:
-    from training.publish import publish
+    from training.publishing.publish import publish
 
     folder = tmp_path / "published"
     shutil.copytree(clean, folder)

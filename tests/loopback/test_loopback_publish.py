@@ -13,7 +13,7 @@ from analysis360.digests import file_sha256
 from analysis360.loopback import Fault, Loopback
 from training.__main__ import main
 from training.errors import TrainingError
-from training.publish import publish
+from training.publishing.publish import publish
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ import pyarrow
 import pyarrow.parquet
 from small_series import save_llama
 
-from training.config import Canaries, Loop, Mix, Model, Rate, Recipe, Source, Stage, Take, as_json
+from training.config import Canaries, Loop, Mix, Model, Rate, Recipe, Source, Stage, Take
+from training.data.tokenizer import tokenizer_files, train_tokenizer
+from training.records import as_json
 from training.series import (
     CANARIES,
     CHECKPOINT,
@@ -25,7 +27,6 @@ from training.series import (
     TRAIN,
     write_manifest,
 )
-from training.tokenizer import tokenizer_files, train_tokenizer
 
 VOCABULARY, ROWS, ROW_TOKENS = 300, 12, 33
 SOURCES = ("books", "code | web")

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from small_series import MakeSeries
 
 from analysis360.loopback.published import Published, published
-from training.card import data_card, model_card
 from training.errors import TrainingError
-from training.history import chunk_losses, read_history
-from training.readme import BEGIN, END, brought_up_to_date, head
-from training.tables import Release, cell, checkpoint_table, release_of
+from training.publishing.card import data_card, model_card
+from training.publishing.history import chunk_losses, read_history
+from training.publishing.readme import BEGIN, END, brought_up_to_date, head
+from training.publishing.tables import Release, cell, checkpoint_table, release_of
 
 CHUNKS = st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(1, 3)), min_size=1, max_size=8)
 

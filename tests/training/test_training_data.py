@@ -20,15 +20,15 @@ from prepared_rows import files_of, mix_of, read_documents, read_rows, recipe_of
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from training.bodies import open_bodies
-from training.canaries import plan, plan_duplicates
 from training.config import Canaries, Take
+from training.data.bodies import open_bodies
+from training.data.canaries import plan, plan_duplicates
+from training.data.prepare import prepare
+from training.data.rows import held_out, is_held_out
+from training.data.tokenizer import EOS, EOS_ID
 from training.errors import TrainingError
-from training.prepare import prepare
 from training.recipes import RECIPES, micro, staged
-from training.rows import held_out, is_held_out
 from training.series import check_files, read_report
-from training.tokenizer import EOS, EOS_ID
 
 Training = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -61,7 +61,7 @@ def test_prepare_continues_and_then_does_nothing(prepared: Path, training: Train
 _PREPARE = """
 import sys
 from pathlib import Path
-from training.prepare import prepare
+from training.data.prepare import prepare
 from training.recipes import staged
 prepare(staged(), Path(sys.argv[1]), workers=2)
 """

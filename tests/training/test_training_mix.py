@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared_rows import mix_of, read_documents, read_rows, recipe_of
 
-from training.config import Canaries, Loop, Mix, Model, Rate, Recipe, Source, Stage, Take, as_json, from_json
-from training.counts import mix_table
+from training.config import Canaries, Loop, Mix, Model, Rate, Recipe, Source, Stage, Take
+from training.data.counts import mix_table
+from training.data.mix import read_mix
+from training.data.prepare import prepare
 from training.errors import TrainingError
-from training.mix import read_mix
-from training.prepare import prepare
 from training.recipes import RECIPES
+from training.records import as_json, from_json
 from training.series import read_report
 
 EXAMPLE = Path(__file__).parents[2] / "training/mixes/three-stages.toml"

@@ -21,10 +21,11 @@ from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from training.batches import read_batches
-from training.config import Recipe, as_json
+from training.config import Recipe
 from training.distributed import Processes, processes
 from training.model import llama_config, new_model
 from training.recipes import micro
+from training.records import as_json
 from training.series import read_recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -28,8 +28,8 @@ from analysis360.doctor.standing import REPORT as COUNTED
 from analysis360.loopback import Fault, Loopback
 from training.__main__ import main
 from training.errors import TrainingError
-from training.publish import publish
-from training.readme import BEGIN, END
+from training.publishing.publish import publish
+from training.publishing.readme import BEGIN, END
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL, DATA = "org/released", "org/released-data"

@@ -20,12 +20,13 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from training.batches import read_batches
-from training.config import Rate, Recipe, as_json
+from training.config import Rate, Recipe
 from training.distributed import Processes
 from training.metrics import spike
 from training.model import llama_config
 from training.rates import learning_rate
 from training.recipes import amber_7b, micro, staged
+from training.records import as_json
 from training.series import read_recipe
 from training.train import row_loss
 

@@ -15,14 +15,14 @@ from prepared_rows import files_of, of_files, read_documents, read_rows, real_te
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
-from training import built_in, sources
 from training.config import Canaries, Parent, Source
+from training.data import built_in, sources
+from training.data.prepare import prepare
+from training.data.sources import open_source
+from training.data.tokenizer import EOS, EOS_ID, learned, read_tokenizer
 from training.errors import TrainingError
-from training.prepare import prepare
 from training.recipes import micro
 from training.series import read_report
-from training.sources import open_source
-from training.tokenizer import EOS, EOS_ID, learned, read_tokenizer
 
 
 def all_texts(source: Source, scratch: Path, longest: int = 1 << 20) -> dict[str, str]:
@@ -129,7 +129,7 @@ def test_text_that_changes_meanwhile_is_refused(
             path.write_text("something else\n")
         return documents
 
-    monkeypatch.setattr("training.bodies.open_source", then_changed)
+    monkeypatch.setattr("training.data.bodies.open_source", then_changed)
     with pytest.raises(TrainingError, match=r"notes/\d+\.txt: expected the text that was there a while ago"):
         prepare(recipe_of(mix), tmp_path / "out")
 
@@ -151,7 +151,7 @@ _PEAK = """
 import sys
 from pathlib import Path
 from training.config import Loop, Mix, Model, Rate, Recipe, Source, Stage, Take
-from training.prepare import prepare
+from training.data.prepare import prepare
 text, tokenizer, out, chunks = sys.argv[1:]
 stages = (Stage("all", int(chunks), (Take("text", 1.0),)),)
 mix = Mix("flat", 1, (Source("text", text),), stages, rows=128, tokenizer=tokenizer, held_out_chunks=1)

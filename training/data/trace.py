@@ -7,10 +7,10 @@ from typing import Any
 
 from pyarrow import parquet
 
-from training.canaries import SOURCE
-from training.counts import aligned
+from training.data.canaries import SOURCE
+from training.data.counts import aligned
+from training.data.packing import DOCUMENTS
 from training.errors import TrainingError
-from training.packing import DOCUMENTS
 from training.series import CANARIES, TRAIN, read_report
 
 __all__ = ["Piece", "pieces", "trace"]

@@ -8,8 +8,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from training.config import Loop, Mix, Model, Recipe, from_json
+from training.config import Loop, Mix, Model, Recipe
 from training.errors import TrainingError
+from training.records import from_json
 
 __all__ = ["PARENT", "mix_recipe", "read_mix"]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from training.rows import Numbers, Pack, row_line
+from training.data.rows import Numbers, Pack, row_line
 
 __all__ = ["Job", "Reader", "Written", "write_chunk", "write_chunks"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.config import Mix, Recipe
-from training.packs import Draw
-from training.rows import Numbers, Stream, held_out, random
-from training.sources import Documents, open_source
-from training.tokenizer import Coder, learned, read_tokenizer
+from training.data.packs import Draw
+from training.data.rows import Numbers, Stream, held_out, random
+from training.data.sources import Documents, open_source
+from training.data.tokenizer import Coder, learned, read_tokenizer
 
 __all__ = ["SAMPLE", "Body", "coder_for", "held_out_draws", "open_bodies", "stage_draws"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from training.bodies import Body, held_out_draws, stage_draws
 from training.config import Mix
-from training.counts import Usage
-from training.packs import Catalogue, Draw, fill
-from training.rows import Numbers, Pack, Stream, random
-from training.tokenizer import Coder
+from training.data.bodies import Body, held_out_draws, stage_draws
+from training.data.counts import Usage
+from training.data.packs import Catalogue, Draw, fill
+from training.data.rows import Numbers, Pack, Stream, random
+from training.data.tokenizer import Coder
 
 __all__ = ["DOCUMENTS", "Packed", "Packing", "pack"]
 

@@ -18,11 +18,12 @@ import numpy as np
 import pyarrow
 import tokenizers
 
-from training.building import build
-from training.config import Recipe, as_json
-from training.counts import mix_table
+from training.config import Recipe
+from training.data.building import build
+from training.data.counts import mix_table
 from training.errors import TrainingError
 from training.files import only_one, write_aside
+from training.records import as_json
 from training.series import RECIPE, REPORT, check_files, check_recipe, read_report
 
 __all__ = ["prepare"]

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from training.bodies import coder_for, open_bodies
-from training.canaries import SOURCE, Canary, Duplicate, canary_ids, plan, plan_duplicates
-from training.chunks import Job, Reader, Written, write_chunks
 from training.config import Mix, Recipe
-from training.counts import counted
+from training.data.bodies import coder_for, open_bodies
+from training.data.canaries import SOURCE, Canary, Duplicate, canary_ids, plan, plan_duplicates
+from training.data.chunks import Job, Reader, Written, write_chunks
+from training.data.counts import counted
+from training.data.packing import DOCUMENTS, Packed, Packing, pack
+from training.data.rows import record_type, row_line
+from training.data.tokenizer import Coder
 from training.errors import TrainingError
 from training.files import file_sha256
-from training.packing import DOCUMENTS, Packed, Packing, pack
-from training.rows import record_type, row_line
 from training.series import CANARIES, HELD_OUT, TOKENIZER, TRAIN
-from training.tokenizer import Coder
 
 __all__ = ["build"]
 

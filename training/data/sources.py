@@ -20,10 +20,10 @@ import pyarrow
 from pyarrow import parquet
 from tqdm import tqdm
 
-from training.built_in import BUILT_IN, built_in
 from training.config import Source
+from training.data.built_in import BUILT_IN, built_in
+from training.data.rows import Digests
 from training.errors import TrainingError
-from training.rows import Digests
 
 __all__ = ["BUILT_IN", "Documents", "checked_sha256", "open_source"]
 

@@ -10,9 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 from analysis360 import __version__
-from training.readme import head
-from training.series import RECIPE, REPORT
-from training.tables import (
+from training.publishing.readme import head
+from training.publishing.tables import (
     Release,
     cell,
     checkpoint_table,
@@ -23,6 +22,7 @@ from training.tables import (
     table,
     training_table,
 )
+from training.series import RECIPE, REPORT
 
 __all__ = ["data_card", "data_head", "model_card", "model_head"]
 

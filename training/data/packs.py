@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow
 from pyarrow import parquet
 
+from training.data.rows import Numbers, Stream, random, record_type
+from training.data.sources import Documents, checked_sha256
+from training.data.tokenizer import Coder
 from training.errors import TrainingError
-from training.rows import Numbers, Stream, random, record_type
-from training.sources import Documents, checked_sha256
-from training.tokenizer import Coder
 
 __all__ = ["Catalogue", "Draw", "fill", "in_order"]
 

@@ -20,7 +20,7 @@ from analysis360.errors import DataError
 from analysis360.loopback.published import Published
 from analysis360.places import LocalFile
 from training.config import Rate, Recipe
-from training.history import History, chunk_losses, read_history
+from training.publishing.history import History, chunk_losses, read_history
 from training.series import METRICS, RECIPE, REPORT, read_recipe, read_report
 
 __all__ = [

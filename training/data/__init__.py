@@ -1,0 +1,1 @@
+"""Text to rows: documents of a mix's sources, tokenised, packed, permuted and cut into chunks; and back again."""
