@@ -197,7 +197,7 @@ def recipes(chunks: int, rows: int) -> tuple[Recipe, Recipe]:
 
 def joined(prepared: Path, folder: Path, recipe: Recipe, chunks: int) -> str:
     """A copy of a prepared folder whose first chunks are one, for a recipe of the same mix."""
-    from training.config import as_json
+    from training.records import as_json
     from training.series import RECIPE, TRAIN
 
     shutil.copytree(prepared, folder)
@@ -287,7 +287,7 @@ def measure(
 
 def lines(quick: bool) -> list[Line]:
     """`tiny`, and a model three times as large on less of the same rows; for a quick look, one layer of `tiny`."""
-    from training.prepare import prepare
+    from training.data.prepare import prepare
 
     chunks, rows = (2, 32) if quick else (8, 176)
     tiny, larger = recipes(chunks, rows)
