@@ -37,7 +37,7 @@ from typing import IO, Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path.append(str(HERE.parent))  # what tests and benchmarks share
+sys.path += [str(ROOT), str(HERE.parent)]  # `training`, and what tests and benchmarks share
 
 MOST = 0.10
 """Share of the CPU that others may take of a run before it is repeated."""
