@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import ROOT, once
+
+if TYPE_CHECKING:
+    from training.config import Recipe
 
 SEVEN = {"hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 4, "num_key_value_heads": 4}
 DEMO = {"hidden_size": 192, "intermediate_size": 512, "num_attention_heads": 6, "num_key_value_heads": 6}
@@ -31,8 +37,6 @@ def seven_million(folder: Path, seed: int = 0, *, tied: bool = False) -> Path:
 
 def altered(source: str, folder: str, copies: int = 1) -> None:
     """Copies of a model, folder/000 and so on, each with one tensor a little different: another content."""
-    import shutil
-
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(Path(source) / "model.safetensors")
@@ -88,3 +92,35 @@ def demo_series(folder: Path, checkpoints: int = 36, chunks: int = 36) -> str:
             write_chunk(folder / f"train/{i:03d}.jsonl", i, **write)
     write_manifest(folder, "bench", checkpoints, chunks, 129)
     return "the demo series" if trained else "random models of the demo's shape"
+
+
+def training_recipes(chunks: int, rows: int) -> list[Recipe]:
+    """`tiny` with fewer chunks and nothing planted, and a larger model on the same rows."""
+    from training.config import Canaries, Model, Rate, Stage, Take
+    from training.recipes import tiny
+
+    whole = tiny()
+    takes = tuple(Take(take.source, weight=take.tokens) for take in whole.mix.stages[0].takes)
+    stages = (Stage("all", chunks, takes),)
+    mix = replace(whole.mix, stages=stages, rows=rows, canaries=Canaries(), held_out_chunks=1)
+    larger = Model(hidden=256, layers=8, heads=4, intermediate=608, vocabulary=2048)
+    found = []
+    for model, batch, peak in ((whole.model, whole.loop.batch, 5e-3), (larger, 8, 2e-3)):
+        rate = Rate(peak, last=peak / 10, warm_up=chunks * rows // batch // 8)
+        loop = replace(whole.loop, batch=batch, rates=(rate,))
+        found.append(replace(whole, mix=mix, model=model, loop=loop))
+    return found
+
+
+def joined(prepared: Path, folder: Path, recipe: Recipe, chunks: int) -> str:
+    """A copy of a prepared folder whose first chunks are one, for a recipe of the same mix."""
+    from training.records import as_json
+    from training.series import RECIPE, TRAIN
+
+    shutil.copytree(prepared, folder)
+    rows = "".join((prepared / TRAIN.format(index=i)).read_text() for i in range(chunks))
+    (folder / TRAIN.format(index=0)).write_text(rows)
+    stages = (replace(recipe.mix.stages[0], chunks=1),)
+    one = replace(recipe, mix=replace(recipe.mix, stages=stages, rows=chunks * recipe.mix.rows))
+    (folder / RECIPE).write_text(json.dumps(as_json(one)))
+    return str(folder)
