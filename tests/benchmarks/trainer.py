@@ -36,22 +36,14 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from harness import Line, Rounds, Run, alone, figure, median, once, ratio, take_turns
-<<<<<<< HEAD
-=======
 from materials import joined, training_recipes
->>>>>>> 6a920e5c5f3d7f7cc2dd198d3a2d6198eb9c05d8
 
 if TYPE_CHECKING:
     from training.config import Recipe
 
-<<<<<<< HEAD
-SAME = 0.005
-"""How far the losses of two contestants may be apart, relatively: another seed or order is further off."""
-=======
 SAME = {"of all steps": 0.001, "held-out, at the end": 0.02}
 """How far the losses of two contestants may be apart, relatively. Compiled code rounds in other places, and
 at these learning rates that grew to 0.0002 and 0.005; another seed is 0.018 and 0.04 away."""
->>>>>>> 6a920e5c5f3d7f7cc2dd198d3a2d6198eb9c05d8
 
 
 class Clock:
@@ -86,11 +78,7 @@ def ours(folder: str, warm: int, compiled: bool = True) -> dict[str, Any]:
         with mock.patch("training.train.open_tracker", return_value=clock):
             said = train(out, recipe, report, ["clock"])
         last = LlamaForCausalLM.from_pretrained(out / CHECKPOINT.format(index=recipe.mix.chunks - 1))
-<<<<<<< HEAD
-        losses = [statistics.fmean(clock.losses), held_out_loss(last, out)]
-=======
         losses = statistics.fmean(clock.losses), held_out_loss(last, out)
->>>>>>> 6a920e5c5f3d7f7cc2dd198d3a2d6198eb9c05d8
     seconds, first = clock.times[-1] - clock.times[warm - 1], clock.times[0] - began
     return {"seconds": seconds, "first": first, "losses": losses, "said": said}
 
@@ -132,11 +120,7 @@ def transformers_trainer(folder: str, warm: int, compiled: bool = False) -> dict
         with contextlib.redirect_stdout(sys.stderr):  # where it says how it went
             loss = Trainer(model, asked, **given).train().training_loss
     assert len(times) == recipe.steps, f"{len(times)} steps, {recipe.steps} expected"
-<<<<<<< HEAD
-    return {"seconds": times[-1] - times[warm - 1], "losses": [loss, held_out_loss(model, Path(folder))]}
-=======
     return {"seconds": times[-1] - times[warm - 1], "losses": (loss, held_out_loss(model, Path(folder)))}
->>>>>>> 6a920e5c5f3d7f7cc2dd198d3a2d6198eb9c05d8
 
 
 def limit(folder: str, warm: int) -> dict[str, float]:
@@ -193,43 +177,6 @@ def held_out_loss(model: Any, out: Path) -> float:
         return float(row_loss(model.eval(), rows)) / rows[:, 1:].numel()
 
 
-<<<<<<< HEAD
-# --- recipes and folders
-
-
-def recipes(chunks: int, rows: int) -> tuple[Recipe, Recipe]:
-    """`tiny` with fewer chunks and nothing planted, and a larger model on the same rows."""
-    from training.config import Canaries, Model, Rate, Stage, Take
-    from training.recipes import tiny
-
-    whole = tiny()
-    takes = tuple(Take(take.source, weight=take.tokens) for take in whole.mix.stages[0].takes)
-    stages = (Stage("all", chunks, takes),)
-    mix = replace(whole.mix, stages=stages, rows=rows, canaries=Canaries(), held_out_chunks=1)
-    fast, slow = (Rate(peak, last=peak / 10, warm_up=4) for peak in (5e-3, 2e-3))
-    larger = Model(hidden=256, layers=8, heads=4, intermediate=608, vocabulary=2048)
-    return (
-        replace(whole, mix=mix, loop=replace(whole.loop, rates=(fast,))),
-        replace(whole, mix=mix, model=larger, loop=replace(whole.loop, rates=(slow,), batch=8)),
-    )
-
-
-def joined(prepared: Path, folder: Path, recipe: Recipe, chunks: int) -> str:
-    """A copy of a prepared folder whose first chunks are one, for a recipe of the same mix."""
-    from training.records import as_json
-    from training.series import RECIPE, TRAIN
-
-    shutil.copytree(prepared, folder)
-    rows = "".join((prepared / TRAIN.format(index=i)).read_text() for i in range(chunks))
-    (folder / TRAIN.format(index=0)).write_text(rows)
-    stages = (replace(recipe.mix.stages[0], chunks=1),)
-    one = replace(recipe, mix=replace(recipe.mix, stages=stages, rows=chunks * recipe.mix.rows))
-    (folder / RECIPE).write_text(json.dumps(as_json(one)))
-    return str(folder)
-
-
-=======
->>>>>>> 6a920e5c5f3d7f7cc2dd198d3a2d6198eb9c05d8
 # --- lines
 
 
@@ -241,20 +188,6 @@ def turns(folder: str, warm: int, repeats: int, chunked: str) -> Rounds:
     contestants["Trainer"] = once(transformers_trainer, folder=folder, warm=warm)
     contestants["compiled Trainer"] = once(transformers_trainer, folder=folder, warm=warm, compiled=True)
     contestants["limit"] = once(limit, folder=folder, warm=warm)
-<<<<<<< HEAD
-    rounds = take_turns(contestants, repeats)
-    for one in rounds:
-        expect_same({who: run.facts["losses"] for who, run in one.items() if who != "limit"})
-    return rounds
-
-
-def expect_same(losses: dict[str, list[float]]) -> None:
-    """Stop where one did other work: the mean loss of all steps, and the held-out loss after the last."""
-    for found in losses.values():
-        pairs = zip(found, losses["ours"], strict=True)
-        if not all(abs(one / other - 1) < SAME for one, other in pairs):
-            raise SystemExit(f"other losses than ours (all steps, held out): {losses}")
-=======
     return take_turns(contestants, repeats)
 
 
@@ -265,21 +198,15 @@ def expect_same(one: dict[str, Run]) -> None:
         for (what, far), other, own in zip(SAME.items(), found, losses["ours"], strict=True):
             if not abs(other / own - 1) <= far:
                 raise SystemExit(f"{who} has a loss of {other}, ours of {own} ({what}): {losses}")
->>>>>>> 6a920e5c5f3d7f7cc2dd198d3a2d6198eb9c05d8
 
 
 def speed(name: str, rounds: Rounds, targets: int, goal: float | None, before: str) -> list[Line]:
     """Ours beside the Trainer and the limit, the Trainer beside the limit; `targets` were trained on."""
     rate = {who: targets / median(rounds, who) for who in rounds[0]}
-<<<<<<< HEAD
-    end = [f"{rounds[-1][who].facts['losses'][1]:.4f}" for who in ("ours", "Trainer")]
-    said = f"; held-out loss at the end {' and '.join(end)}; {before}"
-=======
     end = ", ".join(
         f"{run.facts['losses'][1]:.4f} {who}" for who, run in rounds[-1].items() if who != "limit"
     )
     said = f"; {before}; held-out loss at the end: {end}"
->>>>>>> 6a920e5c5f3d7f7cc2dd198d3a2d6198eb9c05d8
     found = []
     goals = {
         ("ours", "Trainer"): 1.3,
@@ -302,12 +229,8 @@ def before(rounds: Rounds, cold: Run, eager: Run, targets: int) -> str:
     compiling, gain = cold.facts["first"] - start, (eager.seconds - median(rounds, "ours")) / targets
     paid = f"paid for after {compiling / gain:,.0f} tokens" if gain > 0 else "never paid for"
     rate = f"{targets / eager.seconds:,.0f} tokens/s without"
-<<<<<<< HEAD
-    return f"start {start:.1f} s, compiling {compiling:.1f} s ({again:.1f} s from its cache), {paid}: {rate}"
-=======
     loss = f"which ended at {eager.facts['losses'][1]:.4f}"
     return f"start {start:.1f} s, compiling {compiling:.1f} s ({again:.1f} s again), {paid}: {rate}, {loss}"
->>>>>>> 6a920e5c5f3d7f7cc2dd198d3a2d6198eb9c05d8
 
 
 def saving(name: str, rounds: Rounds, saves: int) -> Line:
@@ -326,11 +249,8 @@ def measure(
     folder = joined(prepared, prepared.with_name(f"joined-{recipe.loop.batch}"), recipe, chunks)
     cold, eager = (once(ours, folder=folder, warm=warm, compiled=it)() for it in (True, False))
     rounds = turns(folder, warm, repeats, chunked)
-<<<<<<< HEAD
-=======
     for one in rounds:
         expect_same(one | {"ours, not compiled": eager})
->>>>>>> 6a920e5c5f3d7f7cc2dd198d3a2d6198eb9c05d8
     targets = chunks * recipe.chunk_targets - warm * recipe.loop.batch * (recipe.mix.row_tokens - 1)
     found = speed(name, rounds, targets, goal, before(rounds, cold, eager, targets))
     return [*found, saving(name, rounds, chunks - 1)] if chunked else found
@@ -338,17 +258,10 @@ def measure(
 
 def lines(quick: bool) -> list[Line]:
     """`tiny`, and a model three times as large on less of the same rows; for a quick look, one layer of `tiny`."""
-<<<<<<< HEAD
-    from training.data.prepare import prepare
-
-    chunks, rows = (2, 32) if quick else (8, 176)
-    tiny, larger = recipes(chunks, rows)
-=======
     from training.data.prepare import prepare
 
     chunks, rows = (2, 32) if quick else (8, 176)
     tiny, larger = training_recipes(chunks, rows)
->>>>>>> 6a920e5c5f3d7f7cc2dd198d3a2d6198eb9c05d8
     if quick:
         tiny = replace(tiny, model=replace(tiny.model, layers=1))
     with tempfile.TemporaryDirectory() as scratch:
@@ -356,14 +269,8 @@ def lines(quick: bool) -> list[Line]:
         prepare(tiny, prepared)
         if quick:
             return measure("a layer of tiny", tiny, prepared, chunks, 1, None)
-<<<<<<< HEAD
-        return measure("tiny", tiny, prepared, chunks, 5, None) + measure(
-            "6.9 M", larger, prepared, 2, 5, 0.6
-        )
-=======
         found = measure("tiny", tiny, prepared, chunks, 5, None)
         return found + measure("6.9 M", larger, prepared, 2, 3, 0.6)
->>>>>>> 6a920e5c5f3d7f7cc2dd198d3a2d6198eb9c05d8
 
 
 if __name__ == "__main__":
