@@ -1,4 +1,4 @@
-"""Runs inside vLLM's workers: swaps the weights of the model in place."""
+"""Runs inside vLLM's workers: swaps the weights of the running model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SwapExtension:
 
 
 def load_as_at_start(model: Any, config: Any, path: str) -> None:
-    """Empty the model's packed layers, load and pack: half of what `reload_weights` takes on a CPU.
+    """Empty the packed layers, load and pack: less bookkeeping than `reload_weights`, and a copy fewer.
 
     That one also leaves a tied head as it was packed before. The old weights go before the new ones come,
     so it takes no more memory than a start.
