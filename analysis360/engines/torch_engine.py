@@ -11,7 +11,7 @@ import transformers
 
 from analysis360.engines import STOPPED, Forced, Ids
 from analysis360.engines.llama import Cache, Llama, fits
-from analysis360.engines.weights import check_same_model, load_config, load_model
+from analysis360.engines.weights import check_same_model, emptied, load_config, load_model
 from analysis360.errors import EngineError
 from analysis360.series import Checkpoint
 
@@ -34,6 +34,8 @@ class TorchEngine:
         self._like = like
         self._first: tuple[Checkpoint, Any] | None = None
         self._model: Any = None
+        self._spare: Any = None
+        self._reusable = False
         self._fast: Llama | None = None
         self._cache = Cache()
 
@@ -48,11 +50,15 @@ class TorchEngine:
             self._first = (self._like, load_config(self._like))
         if self._first is not None:
             check_same_model(checkpoint, config, *self._first)
-        self._model = load_model(checkpoint, config, self.dtype).to(self.device)
+        spare, self._spare = self._spare, None
+        model, self._reusable = load_model(checkpoint, config, self.dtype, spare)
+        self._model = model.to(self.device)
         self._first = self._first or (checkpoint, config)
 
     def unload(self) -> None:
-        """Give back the model; what the next one must be like is still known."""
+        """Give back the weights; what the next ones must be like is still known."""
+        if self._model is not None and self._reusable and self.device.type == "cpu":
+            self._spare = emptied(self._model)
         self._model = self._fast = None
 
     @torch.inference_mode()
@@ -114,7 +120,7 @@ class TorchEngine:
 
     def close(self) -> None:
         """Drop the model."""
-        self._model = self._fast = self._first = None
+        self._model = self._spare = self._fast = self._first = None
         self._cache = Cache()
 
     def _ready(self, ids: Ids) -> Any:

@@ -1,4 +1,4 @@
-"""Runs inside vLLM's workers: swaps the weights of the model in place."""
+"""Runs inside vLLM's workers: swaps the weights of the running model."""
 
 from __future__ import annotations
 
@@ -18,16 +18,35 @@ class SwapExtension:
     model_runner: Any
 
     def a360_swap(self, path: str) -> None:
-        """Load the weights at `path` into the running model, in place: CUDA graphs stay valid."""
-        if not torch.cuda.is_available():
+        """Load the weights at `path` into the running model."""
+        if torch.cuda.is_available():
+            self.model_runner.reload_weights(weights_path=path)  # in place: CUDA graphs stay valid
+        else:
             keep_freed_memory()
-        self.model_runner.reload_weights(weights_path=path)
-        head = getattr(self.model_runner.get_model(), "lm_head", None)
-        method = getattr(head, "quant_method", None)
-        # The CPU build packs the head for its matrix kernel when the model is first loaded. With
-        # tied embeddings the head is not reloaded, so without this it would stay the old one.
-        if method is not None and hasattr(method, "process_weights_after_loading"):
-            method.process_weights_after_loading(head)
+            load_as_at_start(self.model_runner.get_model(), self.model_runner.vllm_config, path)
+
+
+def load_as_at_start(model: Any, config: Any, path: str) -> None:
+    """Empty the packed layers, load and pack: less bookkeeping than `reload_weights`, and a copy fewer.
+
+    That one also leaves a tied head as it was packed before. The old weights go before the new ones come,
+    so it takes no more memory than a start.
+    """
+    from vllm.model_executor.model_loader import get_model_loader
+    from vllm.model_executor.model_loader.reload import layerwise, meta
+    from vllm.model_executor.model_loader.utils import process_weights_after_loading
+
+    for layer in model.modules():
+        if hasattr(layer, "cpu_linear"):
+            del layer.cpu_linear  # the packed weight
+            if not layer.weight.numel():
+                info = layerwise.get_layerwise_info(layer)  # what the layer was before it was packed
+                meta.restore_layer_on_meta(layer, info)
+                meta.materialize_layer(layer, info)
+    config.model_config.model = path
+    weights = get_model_loader(config.load_config).get_all_weights(config.model_config, model)
+    model.load_weights(weights)
+    process_weights_after_loading(model, config.model_config, torch.device("cpu"))
 
 
 def keep_freed_memory() -> None:

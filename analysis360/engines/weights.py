@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from analysis360.errors import CheckpointError
@@ -49,16 +50,42 @@ def check_same_model(checkpoint: Checkpoint, config: Any, first: Checkpoint, fir
             )
 
 
-def load_model(checkpoint: Checkpoint, config: Any, dtype: str) -> Any:
+def load_model(checkpoint: Checkpoint, config: Any, dtype: str, spare: Any = None) -> tuple[Any, bool]:
     """The model in `dtype`, every tensor accounted for and finite. Raises CheckpointError.
 
-    transformers reads safetensors, or pickles with `weights_only`, and knows the renamed, tied and
-    derived tensors of each architecture.
+    A `spare` one, `emptied`, is filled where the files hold just what it lacks. Also returned: whether the
+    model's weights are its files' tensors as they are, so that it can be a spare one.
     """
     where = f"checkpoint {checkpoint.name} ({checkpoint.path})"
+    found = _mapped(checkpoint.weight_files, where)
+    if spare is not None and _kinds(found) == _kinds(dict(spare.named_parameters())):
+        for name, parameter in spare.named_parameters():
+            parameter.data = found[name]
+        _check_finite(spare, where, dtype)
+        return spare, True
+    model = _built(checkpoint, config, dtype, where)
+    _check_finite(model, where, dtype)
+    weights = dict(model.named_parameters())
+    same = not checkpoint.trusted and _kinds(found) == _kinds(weights)
+    return model, same and all(weights[name].equal(found[name]) for name in found)
+
+
+def emptied(model: Any) -> Any:
+    """The model without its weights; their names, shapes and dtypes stay."""
+    for parameter in model.parameters():
+        parameter.data = parameter.new_empty(()).expand(parameter.shape)
+    return model
+
+
+def _kinds(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+def _built(checkpoint: Checkpoint, config: Any, dtype: str, where: str) -> Any:
+    """transformers reads safetensors, or pickles with `weights_only`, and knows the renamed, tied and
+    derived tensors of each architecture."""
     files = checkpoint.weight_files
     names = files[0].name + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-    _check_headers(files, where)
     try:
         transformers.logging.disable_progress_bar()
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -84,23 +111,24 @@ def load_model(checkpoint: Checkpoint, config: Any, dtype: str) -> Any:
         )
     for name in sorted(info["unexpected_keys"]):
         raise CheckpointError(f"{where}: tensor {name} is not part of the model {config.model_type}")
-    _check_finite(model, where, dtype)
-    return model.eval()
+    return model
 
 
-def _check_headers(files: list[Path], where: str) -> None:
-    """Open every safetensors shard, which fails on a truncated one, so that the message can name it."""
+def _mapped(files: list[Path], where: str) -> dict[str, torch.Tensor]:
+    """The tensors of every safetensors shard, not read yet; a truncated one fails here, where it has a name."""
+    found: dict[str, torch.Tensor] = {}
     for file in files:
         if file.suffix == ".safetensors":
             try:
-                with safe_open(str(file), framework="pt"):
-                    pass
+                found |= load_file(file)
             except (OSError, SafetensorError) as error:
                 raise CheckpointError(f"{where}: {file.name} cannot be read: {one_line(error)}") from None
+    return found
 
 
 def _check_finite(model: Any, where: str, dtype: str) -> None:
-    for name, tensor in model.state_dict().items():
+    tensors = {tensor: name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
+    for tensor, name in tensors.items():  # tied ones once
         # a sum, one pass and no copy, is finite only where every value is; a large one may overflow too
         if tensor.is_floating_point() and not bool(tensor.sum().isfinite() or tensor.isfinite().all()):
             bad = int((~torch.isfinite(tensor)).sum())
