@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,8 @@ class VllmEngine:
         Raises CheckpointError where the files are wrong, EngineError where the swap did not take.
         """
         self._loaded = None
-        self._oracle.load(checkpoint)  # names, shapes, config and finiteness, before vLLM sees any
+        with self._beside_vllm():
+            self._oracle.load(checkpoint)  # names, shapes, config and finiteness, before vLLM sees any
         try:
             if self._llm is None:
                 self._llm = self._start(checkpoint)
@@ -75,6 +76,15 @@ class VllmEngine:
             raise
         self._loaded = checkpoint
         self._oracle.unload()
+
+    def _beside_vllm(self) -> AbstractContextManager[None]:
+        """Where classes of transformers that vLLM runs, and has decorated (GPT-NeoX), can be made for the oracle."""
+        if self._llm is None:
+            return nullcontext()
+        from vllm.config import set_current_vllm_config
+
+        context: AbstractContextManager[None] = set_current_vllm_config(self._llm.llm_engine.vllm_config)
+        return context
 
     def _swap(self, checkpoint: Checkpoint) -> None:
         try:

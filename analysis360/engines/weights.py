@@ -111,6 +111,8 @@ def _built(checkpoint: Checkpoint, config: Any, dtype: str, where: str) -> Any:
         )
     for name in sorted(info["unexpected_keys"]):
         raise CheckpointError(f"{where}: tensor {name} is not part of the model {config.model_type}")
+    for module in model.modules():
+        module.do_not_compile = True  # where vLLM is in the process, it decorates classes that it runs itself
     return model
 
 

@@ -15,6 +15,7 @@ import torch
 from reference import TIE, score
 from safetensors.torch import load_file, save_file
 from small_models import CONTINUATION, PROMPT, VOCABULARY, Known, copy_of, with_twins
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from analysis360.engines import STOPPED, VllmOptions, open_engine
 from analysis360.engines.torch_engine import TorchEngine
@@ -321,6 +322,28 @@ def test_in_two_parts_each_swap_is_made_and_verified(tied: Known, tmp_path: Path
         np.testing.assert_array_equal(arrays[f"ids/{turn}"][truth.clear], truth.ids[truth.clear])
     assert facts["describe"]["device"].startswith("2 x ")
     assert "nats" in facts["error"]
+
+
+def test_models_that_vllm_runs_by_transformers_are_swapped_and_verified_too(tmp_path: Path) -> None:
+    for seed in range(2):
+        torch.manual_seed(seed)
+        size = {
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 256,
+        }
+        config = GPTNeoXConfig(vocab_size=96, max_position_embeddings=64, initializer_range=0.3, **size)
+        GPTNeoXForCausalLM(config).save_pretrained(tmp_path / str(seed))
+    script, out = Path(__file__).with_name("vllm_neox.py"), tmp_path / "found.npz"
+    command = [sys.executable, str(script), str(tmp_path), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = np.load(out)
+    for turn, index in enumerate((0, 1, 0)):
+        equal = (found[f"vllm/{turn}"] == found[f"torch/{index}"]).all(axis=1)
+        assert equal.mean() >= 0.9  # a near-tie may fall either way
+    assert (found["torch/0"] != found["torch/1"]).any(axis=1).all()
 
 
 def test_modes_only_vllm_has_are_refused_by_the_torch_engine() -> None:
