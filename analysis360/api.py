@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from analysis360.engines import Engine, VllmOptions, check_options, open_engine, resolve_kind
+from analysis360.engines import Engine, VllmOptions, check_options, check_parts, open_engine, resolve_kind
 from analysis360.errors import CheckpointError, NotStoredError, SelectionError
 from analysis360.hub.threads import in_threads
 from analysis360.panel import Panel, draw_panel
 from analysis360.parts import Rows
-from analysis360.results import MemorizationResult, mixed_provenance
+from analysis360.results import MemorizationResult, mixed_provenance, other_modes
 from analysis360.series import Checkpoint, Chunk, Series, open_series
 from analysis360.series.manifest import DTYPES
 from analysis360.series.selectors import Selector
@@ -68,7 +68,9 @@ def memorization(
     """
     series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
     kind = resolve_kind(engine) if compute or engine == "auto" else engine
-    check_options(kind, vllm)
+    if compute:
+        check_options(kind, vllm)
+        check_parts(series.checkpoints[0], vllm)
     how = Settings(prompt_tokens, continuation_tokens, seed, _dtype(dtype, series), kind, compat, metric)
     selected = _selected(series, ckpts, shard, sequences, out)
     store = Store(out, series.name)
@@ -94,6 +96,7 @@ def memorization(
     report.failures[:0] = failures
     result = _result(series, selected, pieces, task, store, report)
     result.notes[:0] = [*series.notes, *_short(pieces, panels, sequences)]
+    result.notes.extend(other_modes(result.rows, vllm or VllmOptions()))
     return result
 
 

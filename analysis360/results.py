@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis360 import summaries
+from analysis360.engines import VllmOptions
 from analysis360.errors import SelectionError
 from analysis360.joined import Joined
 from analysis360.metrics import read_events, read_metrics
@@ -243,4 +244,19 @@ def mixed_provenance(parts: Sequence[dict[str, Any]]) -> list[str]:
         values = sorted({str(part.get(key)) for part in parts})
         if len(values) > 1:
             notes.append(f"results mix {key}s: {'; '.join(values)}")
+    return notes
+
+
+def other_modes(rows: Rows, asked: VllmOptions) -> list[str]:
+    """What to know where modes were asked that are no part of a result's identity: what is stored stays as it is."""
+    lacking = rows.tally(lambda part: asked.lacking(VllmOptions.told(part)))
+    notes = [
+        f"{n:,} of {len(rows):,} sequences were computed without {mode}; another --out computes them anew"
+        for mode, n in sorted(lacking.items())
+    ]
+    on_cpu = any(str(part.get("device")).endswith(" x cpu") for part in rows.provenance)
+    if asked.tensor_parallel > 1 and on_cpu:
+        notes.append(
+            f"the {asked.tensor_parallel} parts of --tensor-parallel are processes that share the CPU"
+        )
     return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -253,6 +254,29 @@ def test_wrong_arguments_exit_with_2(
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(
+            ["--batch-invariant"],
+            "batch-invariant mode needs a GPU",
+            marks=pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU"),
+        ),
+        (["--tensor-parallel", "0"], "tensor parallel 0: expected at least 1"),
+        (["--tensor-parallel", "3"], "tensor parallel 3: "),
+    ],
+)
+def test_modes_of_vllm_that_cannot_be_are_wrong_arguments(
+    small_series: Path, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    done = score(small_series, tmp_path, "--engine", "vllm", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_rows_shorter_than_asked_are_named(small_series: Path, tmp_path: Path) -> None:
