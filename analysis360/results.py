@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -109,8 +109,8 @@ class MemorizationResult:
     def matrix(self, value: str = "score") -> pd.DataFrame:
         """[checkpoint, sequence] of a numeric column of `frame`, NaN where not scored; canaries included.
 
-        The columns are (chunk, position), in series order. Values are float32. Raises Analysis360Error where
-        a score is asked for and only extractibility is known.
+        The columns are (chunk, position), in series order. Values are float32. Raises SelectionError for another
+        value, Analysis360Error where a score is asked for and only extractibility is known.
         """
         if value in ("score", "score_in_document"):
             summaries.need_scores(self.task.how.scored, f"matrix of {value}")
@@ -120,6 +120,7 @@ class MemorizationResult:
             values[right == np.iinfo(right.dtype).max] = np.nan
         else:
             frame = self.frame()
+            _check_value("matrix", value, frame.select_dtypes(["number", "bool"]).columns)
             values = np.full(right.shape, np.nan, np.float32)
             sequence = joined.offsets[frame["chunk"].cat.codes.to_numpy()] + frame["position"].to_numpy()
             values[frame["ckpt"].cat.codes.to_numpy(), sequence] = frame[value].to_numpy(dtype=np.float32)
@@ -144,6 +145,7 @@ class MemorizationResult:
 
         Paired by sequence, 95 % interval by bootstrap over chunks. In the unit of `value`: a fraction.
         """
+        _check_value("difference", value, get_args(Value))
         if value == "score":
             summaries.need_scores(self.task.how.scored, "difference of scores")
         grid, places = self._grid, [self._place(before), self._place(after)]
@@ -228,6 +230,11 @@ class MemorizationResult:
     def events(self) -> pd.DataFrame:
         """Events of the training run, such as chunks that were abandoned; empty when there were none."""
         return read_events(self.series)
+
+
+def _check_value(what: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise SelectionError(f"{what} of {value!r}: expected one of {', '.join(known)}")
 
 
 def _scores(right: NDArray[np.unsignedinteger], l: int, value: str) -> NDArray[np.float32]:  # noqa: E741

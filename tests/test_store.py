@@ -349,3 +349,13 @@ def test_parts_of_different_lengths_read_as_one_table(small_series: Path, tmp_pa
     for length in (12, 30):
         score(small_series, tmp_path, "0", continuation_tokens=length)
     assert len(pd.read_parquet(tmp_path / "small" / "memorization")) == 150
+
+
+def test_what_a_result_does_not_hold_is_refused_in_one_line(small_series: Path, tmp_path: Path) -> None:
+    result = score(small_series, tmp_path, "0:2")
+    with pytest.raises(SelectionError, match=r"matrix of 'foo': expected one of .*exact_prefix.*, repeats"):
+        result.matrix("foo")
+    with pytest.raises(SelectionError, match="matrix of 'source'"):
+        result.matrix("source")
+    with pytest.raises(SelectionError, match="expected one of score, extractible"):
+        result.difference("ckpt_000", "ckpt_001", "exact_prefix")  # type: ignore[arg-type]
