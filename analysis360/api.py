@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from analysis360.engines import Engine, VllmOptions, check_options, open_engine, resolve_kind
+from analysis360.engines import Engine, VllmOptions, check_options, check_parts, open_engine, resolve_kind
 from analysis360.errors import CheckpointError, NotStoredError, SelectionError
 from analysis360.hub.threads import in_threads
 from analysis360.panel import Panel, draw_panel
 from analysis360.parts import Rows
-from analysis360.results import MemorizationResult, mixed_provenance
+from analysis360.results import MemorizationResult, mixed_provenance, other_modes
 from analysis360.series import Checkpoint, Chunk, Series, open_series
 from analysis360.series.manifest import DTYPES
 from analysis360.series.selectors import Selector
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from analysis360.hub.options import HubOptions
 
 Item = TypeVar("Item")
+NEAREST = 3
+"""Stored settings that are named where those asked are not there."""
 LISTS_AT_A_TIME = 16
 """Checkpoints on a Hub whose lists of files are read at a time."""
 
@@ -68,7 +70,9 @@ def memorization(
     """
     series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
     kind = resolve_kind(engine) if compute or engine == "auto" else engine
-    check_options(kind, vllm)
+    if compute:
+        check_options(kind, vllm)
+        check_parts(series.checkpoints[0], vllm)
     how = Settings(prompt_tokens, continuation_tokens, seed, _dtype(dtype, series), kind, compat, metric)
     selected = _selected(series, ckpts, shard, sequences, out)
     store = Store(out, series.name)
@@ -77,8 +81,7 @@ def memorization(
     if compute:
         store.prepare()
     elif not store.folder(blank.name, blank.settings()).exists():
-        command = "analysis360 memorization" + ("" if how.scored else f" --metric {metric}")
-        raise NotStoredError(f"no results of these settings in {store.path}; run `{command}` first")
+        raise _not_stored(store, blank)
     _check_window(series, how)
     selected, failures = _readable(selected, progress)
     plan = _plan(series, selected, chunks)
@@ -94,6 +97,7 @@ def memorization(
     report.failures[:0] = failures
     result = _result(series, selected, pieces, task, store, report)
     result.notes[:0] = [*series.notes, *_short(pieces, panels, sequences)]
+    result.notes.extend(other_modes(result.rows, vllm or VllmOptions()))
     return result
 
 
@@ -136,6 +140,19 @@ def _result(
             first.add_note(f"and {more} more checkpoints; the others are stored")
         raise first
     return MemorizationResult(series, selected, pieces, task, rows, report, notes)
+
+
+def _not_stored(store: Store, task: Memorization) -> NotStoredError:
+    """What was asked, and what is stored that differs from it, the nearest first."""
+    found = sorted(
+        (task.unlike(stored) for stored in store.settings(task.name)), key=lambda both: len(both[0])
+    )
+    nearest = [f"with {' '.join(there)} (not {' '.join(asked)})" for asked, there in found[:NEAREST]]
+    held = f", which holds the same {', or '.join(nearest)}" if found else ""
+    held += f", and {len(found) - NEAREST} more" if len(found) > NEAREST else ""
+    command = "analysis360 memorization" + ("" if task.how.scored else f" --metric {task.how.metric}")
+    way_out = f"give those options, or run `{command}` first" if found else f"run `{command}` first"
+    return NotStoredError(f"no results of these settings in {store.path}{held}; {way_out}")
 
 
 def _dtype(dtype: str | None, series: Series) -> str:

@@ -54,6 +54,7 @@ def _terminate(signum: int, frame: Any) -> NoReturn:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="analysis360",
+        allow_abbrev=False,
         description="What each checkpoint of a language model knows about each piece of its training data.",
     )
     parser.add_argument("--version", action="version", version=f"analysis360 {__version__}")
@@ -73,6 +74,7 @@ def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
+        allow_abbrev=False,
     )
     return parser
 

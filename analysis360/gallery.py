@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -29,16 +29,15 @@ def draw_all(result: MemorizationResult, to: Path) -> Iterator[str]:
     _prepare(to)
     drawings = _drawings(result)
     if not result.task.how.scored:
+        removed = _remove(to, NEED_SCORES)
         for name in NEED_SCORES:
             del drawings[name]
-            _remove(to / name)
-        yield f"not drawn: {', '.join(NEED_SCORES)}: they need scores; run with --metric score"
+        yield f"not drawn: {', '.join(NEED_SCORES)}: they need scores; run with --metric score{removed}"
     for name, draw in drawings.items():
         try:
             ax = draw()
         except Analysis360Error as error:
-            _remove(to / name)
-            yield f"{name}: not drawn: {error}"
+            yield f"{name}: not drawn: {error}{_remove(to, [name])}"
             continue
         yield _save(ax, to / name)
 
@@ -81,10 +80,13 @@ def _save(ax: Axes, base: Path) -> str:
     return f"{png}  {pdf}"
 
 
-def _remove(base: Path) -> None:
-    """An older figure would be taken for this result's."""
-    for suffix in (".png", ".pdf"):
-        base.with_suffix(suffix).unlink(missing_ok=True)
+def _remove(to: Path, names: Iterable[str]) -> str:
+    """Remove older figures, which would be taken for this result's; says which, for the end of a line."""
+    files = [to / f"{name}{suffix}" for name in names for suffix in (".png", ".pdf")]
+    there = [str(file) for file in files if file.exists()]
+    for file in there:
+        Path(file).unlink(missing_ok=True)
+    return f"; removed from an earlier run: {'  '.join(there)}" if there else ""
 
 
 def _training(series: Series) -> Drawings:

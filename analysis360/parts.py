@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ class Rows:
     def __init__(self, units: Sequence[Unit], listed: Callable[[], Iterable[StoredUnit]]) -> None:
         """`listed` gives every stored unit, and is asked again where parts were replaced."""
         self._units, self._listed = units, listed
-        found, self.provenance = self._find([[(unit.start, unit.stop)] for unit in units])
+        found, self._provenance = self._find([[(unit.start, unit.stop)] for unit in units])
         self._held: list[list[tuple[Path, Piece]]] = [[] for _ in units]
         for part, pieces in found.items():
             for piece in pieces:
@@ -73,6 +74,19 @@ class Rows:
 
     def __len__(self) -> int:
         return sum(self.stored)
+
+    @property
+    def provenance(self) -> list[dict[str, Any]]:
+        """Of every part that holds some of the rows."""
+        return list(self._provenance.values())
+
+    def tally(self, labels: Callable[[dict[str, Any]], Iterable[str]]) -> Counter[str]:
+        """How many rows have each label, which their part's provenance gives them."""
+        of_part = {part: list(labels(provenance)) for part, provenance in self._provenance.items()}
+        found: Counter[str] = Counter()
+        for part, piece in itertools.chain.from_iterable(self._held):
+            found.update(dict.fromkeys(of_part[part], piece.rows))
+        return found
 
     @property
     def stored(self) -> list[int]:
@@ -121,7 +135,7 @@ class Rows:
         # a replacement can come between the list of parts and the look into one: then the old place is tried
         return found if _count(found) == _count(waiting) else waiting
 
-    def _find(self, wanted: Sequence[Sequence[tuple[int, int]]]) -> tuple[Pieces, list[dict[str, Any]]]:
+    def _find(self, wanted: Sequence[Sequence[tuple[int, int]]]) -> tuple[Pieces, dict[Path, dict[str, Any]]]:
         """Where the wanted intervals of each unit's positions are, and the provenance of those parts."""
         asked: dict[Key, list[int]] = {}
         for i, unit in enumerate(self._units):
@@ -138,7 +152,7 @@ class Rows:
                     provenance[stored.part] = stored.provenance
                 if held:
                     left[i] = [gap for one in left[i] for gap in gaps(*one, held)]
-        return found, list(provenance.values())
+        return found, provenance
 
 
 def units_of(part: Path, schema_version: str) -> list[StoredUnit]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from analysis360 import summaries
+from analysis360.engines import VllmOptions
 from analysis360.errors import SelectionError
 from analysis360.joined import Joined
 from analysis360.metrics import read_events, read_metrics
@@ -108,8 +109,8 @@ class MemorizationResult:
     def matrix(self, value: str = "score") -> pd.DataFrame:
         """[checkpoint, sequence] of a numeric column of `frame`, NaN where not scored; canaries included.
 
-        The columns are (chunk, position), in series order. Values are float32. Raises Analysis360Error where
-        a score is asked for and only extractibility is known.
+        The columns are (chunk, position), in series order. Values are float32. Raises SelectionError for another
+        value, Analysis360Error where a score is asked for and only extractibility is known.
         """
         if value in ("score", "score_in_document"):
             summaries.need_scores(self.task.how.scored, f"matrix of {value}")
@@ -119,6 +120,7 @@ class MemorizationResult:
             values[right == np.iinfo(right.dtype).max] = np.nan
         else:
             frame = self.frame()
+            _check_value("matrix", value, frame.select_dtypes(["number", "bool"]).columns)
             values = np.full(right.shape, np.nan, np.float32)
             sequence = joined.offsets[frame["chunk"].cat.codes.to_numpy()] + frame["position"].to_numpy()
             values[frame["ckpt"].cat.codes.to_numpy(), sequence] = frame[value].to_numpy(dtype=np.float32)
@@ -143,6 +145,7 @@ class MemorizationResult:
 
         Paired by sequence, 95 % interval by bootstrap over chunks. In the unit of `value`: a fraction.
         """
+        _check_value("difference", value, get_args(Value))
         if value == "score":
             summaries.need_scores(self.task.how.scored, "difference of scores")
         grid, places = self._grid, [self._place(before), self._place(after)]
@@ -229,6 +232,11 @@ class MemorizationResult:
         return read_events(self.series)
 
 
+def _check_value(what: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise SelectionError(f"{what} of {value!r}: expected one of {', '.join(known)}")
+
+
 def _scores(right: NDArray[np.unsignedinteger], l: int, value: str) -> NDArray[np.float32]:  # noqa: E741
     """Score or extractibility (0 or 1) of tokens right, of l; the same shape."""
     found = right if value == "score" else np.where(right == l, l, 0)
@@ -243,4 +251,19 @@ def mixed_provenance(parts: Sequence[dict[str, Any]]) -> list[str]:
         values = sorted({str(part.get(key)) for part in parts})
         if len(values) > 1:
             notes.append(f"results mix {key}s: {'; '.join(values)}")
+    return notes
+
+
+def other_modes(rows: Rows, asked: VllmOptions) -> list[str]:
+    """What to know where modes were asked that are no part of a result's identity: what is stored stays as it is."""
+    lacking = rows.tally(lambda part: asked.lacking(VllmOptions.told(part)))
+    notes = [
+        f"{n:,} of {len(rows):,} sequences were computed without {mode}; another --out computes them anew"
+        for mode, n in sorted(lacking.items())
+    ]
+    on_cpu = any(str(part.get("device")).endswith(" x cpu") for part in rows.provenance)
+    if asked.tensor_parallel > 1 and on_cpu:
+        notes.append(
+            f"the {asked.tensor_parallel} parts of --tensor-parallel are processes that share the CPU"
+        )
     return notes

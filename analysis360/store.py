@@ -10,6 +10,7 @@ locks: writers use unique names, readers drop what is there twice.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -56,6 +57,15 @@ class Store:
     def folder(self, task: str, settings: dict[str, Any]) -> Path:
         """Where results of a task under its settings live."""
         return self.path / task / f"settings={digest_of(settings)}"
+
+    def settings(self, task: str) -> list[dict[str, Any]]:
+        """Every set of settings under which something of a task is stored."""
+        found = []
+        for file in sorted((self.path / task).glob("settings=*/_settings.json")):
+            with contextlib.suppress(OSError, ValueError):
+                if any(file.parent.glob("ckpt=*/part-*.parquet")):
+                    found.append(json.loads(file.read_text()))
+        return found
 
     def panel(
         self,

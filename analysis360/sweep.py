@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any
 
 from tqdm import tqdm
 
@@ -23,6 +23,8 @@ from analysis360.tasks import Task, Unit
 
 TOGETHER = 512
 """Sequences that are handed to an engine at once, whole units: small units alone would leave it half idle."""
+EVERY = 60.0
+"""Seconds between lines on the progress of a run without a terminal, within one checkpoint."""
 
 
 @dataclass
@@ -77,15 +79,46 @@ def sweep(task: Task, store: Store, engine: Callable[[], Engine], *, progress: b
     try:
         running = engine()
         report.seconds["start"] = time.monotonic() - started
-        with tqdm(
-            total=sum(map(len, missing)), unit="seq", disable=None if progress else True, leave=False
-        ) as bar:
-            Sweep(task, store, running, report, ahead, bar).run(groups)
+        with Progress(sum(map(len, missing)), progress) as shown:
+            Sweep(task, store, running, report, ahead, shown).run(groups)
     finally:
         ahead.close()
         if running is not None:
             running.close()
     return report
+
+
+class Progress:
+    """How far a sweep is, on stderr: a bar on a terminal; elsewhere, in the log of a job, a plain line now and then."""
+
+    def __init__(self, total: int, wanted: bool = True) -> None:
+        self._bar = tqdm(total=total, unit="seq", disable=None if wanted else True, leave=False)
+        self._plain = wanted and not sys.stderr.isatty()
+        self._total, self._done = total, 0
+        self._began = self._told = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def begin(self, checkpoint: str) -> None:
+        """A checkpoint's turn."""
+        self._name = checkpoint
+        self._bar.set_description(checkpoint)
+
+    def update(self, sequences: int, last: bool = False) -> None:
+        """So many more are done, the `last` of the checkpoint or not."""
+        self._bar.update(sequences)
+        self._done += sequences
+        now = time.monotonic()
+        if self._plain and (last or now - self._told > EVERY):
+            self._told, spent = now, now - self._began
+            left = spent / max(self._done, 1) * (self._total - self._done)
+            times = [tqdm.format_interval(seconds) for seconds in (spent, left)]
+            done = f"{self._done:,} of {self._total:,} sequences"
+            print(f"{self._name}: {done}, {times[0]}, about {times[1]} left", file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -97,7 +130,7 @@ class Sweep:
     engine: Engine
     report: Report
     ahead: Ahead
-    bar: tqdm[Any]
+    progress: Progress
     behind: Behind = field(default_factory=Behind)
     began: float | None = None
     """When the engine first worked."""
@@ -107,9 +140,9 @@ class Sweep:
         spent = self.report.seconds
         try:
             for checkpoint, units in groups:
-                self.bar.set_description(checkpoint.name)
+                self.progress.begin(checkpoint.name)
                 if not self._there(checkpoint):
-                    self.bar.update(sum(map(len, units)))
+                    self.progress.update(sum(map(len, units)), last=True)
                     continue
                 try:
                     self._one_checkpoint(checkpoint, units)
@@ -132,13 +165,13 @@ class Sweep:
 
     def _one_checkpoint(self, checkpoint: Checkpoint, units: list[Unit]) -> None:
         if not self._load(checkpoint):
-            self.bar.update(sum(map(len, units)))
+            self.progress.update(sum(map(len, units)), last=True)
             return
         writer = self.store.writer(self.task, checkpoint.name, provenance(self.engine, checkpoint))
         try:
             for together in _together(units):
                 self._score(together, writer)
-                self.bar.update(sum(map(len, together)))
+                self.progress.update(sum(map(len, together)), last=together[-1] is units[-1])
         finally:
             self.behind.put(writer.close)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -90,9 +91,9 @@ def test_memorization_prints_the_table_and_figures_are_drawn(small_series: Path,
         "figure7_distribution",
         "figure8_chunks",
         "figure9_score",
-        "figure9_extractible",
         "canaries",
     ]
+    assert "figure9_extractible: not drawn: undefined between every two" in drawn.stdout
     assert {f"{stem}.{suffix}" for stem in [*stems, "exposure"] for suffix in ("png", "pdf")} == names
 
 
@@ -108,7 +109,9 @@ def test_extractibility_alone_is_printed_and_drawn(small_series: Path, tmp_path:
     drawn = run(*results, *only, "--to", tmp_path / "f")
     assert drawn.returncode == 0, drawn.stderr
     assert len([line for line in drawn.stdout.split("\n") if line.startswith("not drawn: figure7")]) == 1
-    stems = ["summary", "figure8_chunks", "figure9_extractible", "canaries"]
+    stems = ["summary", "canaries"]
+    for name in ("figure8_chunks", "figure9_extractible"):
+        assert f"{name}: not drawn: " in drawn.stdout  # nothing of random weights is extractible
     assert {path.name for path in (tmp_path / "f").iterdir()} == {
         f"{stem}.{suffix}" for stem in stems for suffix in ("png", "pdf")
     }
@@ -121,6 +124,38 @@ def test_figures_without_results_say_what_to_run(small_series: Path, tmp_path: P
     done = run("figures", "--series", small_series, "--out", tmp_path, "--engine", "torch")
     assert done.returncode == 1
     assert "run `analysis360 memorization` first" in done.stderr
+
+
+def test_what_is_stored_under_other_settings_is_named_the_nearest_first(
+    small_series: Path, tmp_path: Path
+) -> None:
+    for more in ([], ["--seed", "3", "--continuation-tokens", "9"]):
+        assert score(small_series, tmp_path, "--ckpts", "0", *more).returncode == 0
+    asked = ("figures", "--series", small_series, "--out", tmp_path, *SHORT[:-1], "--ckpts", "0")
+    done = run(*asked, "--engine", "vllm", "--seed", "3", "--to", tmp_path / "f")
+    near, far = "--continuation-tokens 9 --engine torch", "--seed 0 --engine torch"
+    assert done.returncode == 1
+    assert f"in {tmp_path / 'small'}, which holds the same with " in done.stderr
+    assert f"with {near} (not --continuation-tokens 12 --engine vllm)" in done.stderr
+    assert f"with {far} (not --seed 3 --engine vllm); give those options, or run" in done.stderr
+    one = run(*asked, "--compat", "analysis360", "--to", tmp_path / "f")
+    assert "which holds the same with no --compat" in one.stderr
+    assert one.stderr.index("no --compat") < one.stderr.index("--seed 3")
+    assert run(*asked, "--to", tmp_path / "f").returncode == 0
+
+
+def test_figures_that_are_removed_are_named(small_series: Path, tmp_path: Path) -> None:
+    figures, only = tmp_path / "f", ("--metric", "extractible")
+    assert score(small_series, tmp_path, *only).returncode == 0
+    figures.mkdir()
+    old = [figures / f"exposure{suffix}" for suffix in (".png", ".pdf")]
+    for file in old:
+        file.write_text("of an earlier run")
+    drawn = ("figures", "--series", small_series, "--out", tmp_path, *SHORT[:-1], *only, "--to", figures)
+    line = next(line for line in run(*drawn).stdout.splitlines() if line.startswith("not drawn: figure7"))
+    assert line.endswith(f"; removed from an earlier run: {old[0]}  {old[1]}")
+    assert not any(file.exists() for file in old)
+    assert "earlier run" not in run(*drawn).stdout
 
 
 def with_metrics(series: Path, folder: Path, text: str) -> Path:
@@ -242,7 +277,9 @@ def test_a_damaged_series_gives_one_line(
         (["--prompt-tokens", "0"], "prompt tokens: expected at least 1"),
         (["--continuation-tokens", "300"], "continuation tokens: expected 1 to 256"),
         (["--shard", "4/4"], "shard '4/4'"),
+        (["--chunks", "seeen"], "unknown chunk 'seeen': the series has 4, train_000 to train_003 (all, seen"),
         (["--engine", "jax"], "invalid choice: 'jax'"),
+        (["--sequence", "9"], "unrecognized arguments: --sequence"),
         (["--metric", "loss"], "invalid choice: 'loss'"),
     ],
 )
@@ -255,6 +292,29 @@ def test_wrong_arguments_exit_with_2(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(
+            ["--batch-invariant"],
+            "batch-invariant mode needs a GPU",
+            marks=pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU"),
+        ),
+        (["--tensor-parallel", "0"], "tensor parallel 0: expected at least 1"),
+        (["--tensor-parallel", "3"], "tensor parallel 3: "),
+    ],
+)
+def test_modes_of_vllm_that_cannot_be_are_wrong_arguments(
+    small_series: Path, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    done = score(small_series, tmp_path, "--engine", "vllm", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_rows_shorter_than_asked_are_named(small_series: Path, tmp_path: Path) -> None:
     done = score(small_series, tmp_path, "--prompt-tokens", "60", "--continuation-tokens", "60")
     assert done.returncode == 1
@@ -263,8 +323,20 @@ def test_rows_shorter_than_asked_are_named(small_series: Path, tmp_path: Path) -
 
 def test_an_unknown_series_is_named(tmp_path: Path) -> None:
     done = run("memorization", "--series", "nosuch", "--out", tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "unknown series 'nosuch'" in done.stderr
+
+
+def test_the_series_below_a_folder_is_named(tmp_path: Path) -> None:
+    done = run("series", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == f"analysis360: folder {tmp_path} has no series.toml, so it is no series\n"
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "series.toml").write_text("")
+    assert run("series", tmp_path).stderr.endswith(f"no series; {tmp_path / 'tiny'} has one\n")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "series.toml").write_text("")
+    assert f"; {tmp_path}/more and {tmp_path}/tiny have one" in run("series", tmp_path).stderr
 
 
 def test_a_folder_that_cannot_be_written_is_named(small_series: Path, tmp_path: Path) -> None:

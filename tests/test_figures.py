@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
-from matplotlib.collections import PathCollection, QuadMesh
+from matplotlib.collections import PathCollection, PolyCollection, QuadMesh
 
 from analysis360 import figures, summaries
 from analysis360.errors import Analysis360Error
@@ -37,7 +38,7 @@ def metrics(steps=4000):
     return pd.DataFrame({"step": step, "tokens": step * 4e6, "loss": loss, "learning_rate": 3e-4})
 
 
-@pytest.fixture(scope="module", params=[(9, 20), (36, 10), (360, 2)], ids=lambda p: f"{p[0]} checkpoints")
+@pytest.fixture(scope="module", params=[(9, 40), (36, 10), (360, 2)], ids=lambda p: f"{p[0]} checkpoints")
 def tables(request):
     checkpoints, sequences = request.param
     frame = synthetic_frame.make_frame(checkpoints, max(checkpoints, 36), sequences)
@@ -67,7 +68,8 @@ def draw(tables):
     yield figures.plot_chunks(tables["chunks"])
     yield figures.plot_chunks(tables["chunks"], held_out=tables["summary"])
     yield figures.plot_correlation(tables["correlation"])
-    yield figures.plot_correlation(tables["phi"])
+    if tables["phi"].r.notna().any(axis=None):
+        yield figures.plot_correlation(tables["phi"])
     yield from figures.plot_canaries(tables["curves"], tables["control"])
     yield figures.plot_exposure(tables["exposure"])
     yield figures.plot_summary(tables["summary"])
@@ -142,15 +144,70 @@ def test_canaries_and_what_chance_allows(tables):
     left, right = figures.plot_canaries(tables["curves"], tables["control"])
     labels = texts(right)
     assert [t for t in labels if t.endswith("×")] == ["1 ×", "4 ×", "16 ×", "64 ×"]
-    assert "never (n = 6)" in labels
-    assert "chance (99.9 %)" in labels
+    # a band of one in a hundred would not be seen beside the lines
+    assert "never (n = 6)\nchance (99.9 %): up to 1 %" in labels
+    assert any(label.startswith("first planted") for label in labels)
+    assert left.get_xlim() == right.get_xlim()
     dashed = [line for line in left.lines if line.get_linestyle() == "--"]
     assert len(dashed) == 1
+    assert not left.collections
+    wide = tables["control"].assign(hits_high=tables["control"]["tokens_scored"] // 10)
+    left, right = figures.plot_canaries(tables["curves"], wide)
+    assert {"never (n = 6)", "chance (99.9 %)"} <= set(texts(right))
+    assert len(left.collections) == 1
+
+
+def test_a_planting_of_several_kinds_is_explained(tables):
+    together = tables["curves"].assign(planted_first_tokens=1e9)
+    apart = tables["curves"].assign(planted_first_tokens=1e9 * tables["curves"]["repeats"])
+    for curves, label in ((together, "first planted\n(black: several kinds)"), (apart, "first planted")):
+        assert label in texts(figures.plot_canaries(curves)[1])
+
+
+def test_lines_of_canaries_differ_in_shade_and_shape(tables):
+    _, right = figures.plot_canaries(tables["curves"])
+    lines = [line for line in right.lines if line.get_label().endswith("×")]
+    assert len({line.get_color() for line in lines}) == len(lines) == 4
+    if tables["n"] <= 40:
+        assert len({line.get_marker() for line in lines}) == 4
+
+
+def test_a_legend_of_exposure_hides_no_interval(tables):
+    ax = figures.plot_exposure(tables["exposure"])
+    ax.figure.canvas.draw()
+    assert ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1
+
+
+def test_few_chunk_lines_have_bands_and_each_its_name(tables):
+    ax = figures.plot_chunks(tables["chunks"])
+    if tables["n"] > 12:
+        return
+    bands = {tuple(band.get_facecolor()[0]) for band in ax.collections if isinstance(band, PolyCollection)}
+    assert len(bands) == 3
+    named = {text.get_text(): text.xy for text in ax.texts if text.get_text().startswith("ckpt_")}
+    discs = [line for line in ax.lines if line.get_marker() == "o" and line.get_linestyle() == "None"]
+    assert [named[str(name)] for name in tables["chunks"]["ckpt"].unique()] == [
+        (disc.get_xdata()[0], disc.get_ydata()[0]) for disc in discs
+    ]
+    assert ax.get_legend() is None
+    last = tables["chunks"]["group"] == tables["chunks"]["group"].max()
+    shared = figures.plot_chunks(tables["chunks"].assign(latest=last))  # names would lie upon one another
+    assert len(shared.get_legend().get_texts()) == tables["n"]
+
+
+def test_what_is_zero_or_undefined_everywhere_is_not_drawn(tables):
+    zero = tables["chunks"].assign(score_mean=0.0)
+    with pytest.raises(Analysis360Error, match="0 for every checkpoint and chunk"):
+        figures.plot_chunks(zero)
+    undefined = replace(tables["correlation"], r=tables["correlation"].r * np.nan)
+    with pytest.raises(Analysis360Error, match="undefined between every two checkpoints: scores do not vary"):
+        figures.plot_correlation(undefined)
+    assert not plt.get_fignums()
 
 
 @pytest.mark.parametrize("checkpoints", [9, 45])
 def test_without_scores_the_extractible_share_is_drawn(checkpoints):
-    frame = synthetic_frame.make_frame(checkpoints, 45, 5)
+    frame = synthetic_frame.make_frame(checkpoints, 45, 40)
     frame = frame.assign(score=np.float32(np.nan), score_in_document=np.float32(np.nan))
     grid = summaries.grid_of(frame, 32)
     table = summaries.summary(grid, {"train": 45, "held-out": 3})

@@ -425,6 +425,7 @@ def test_what_can_be_drawn_of_extractibility_is_drawn(two: Two, tmp_path: Path) 
     names = ["summary", "figure8_chunks", "figure9_extractible", "canaries"]
     assert lines[0] == (
         "not drawn: figure7_distribution, figure9_score, exposure: they need scores; run with --metric score"
+        f"; removed from an earlier run: {'  '.join(map(str, stale))}"
     )
     assert lines[1:] == [f"{tmp_path / name}.png  {tmp_path / name}.pdf" for name in names]
     assert sorted(tmp_path.iterdir()) == sorted(Path(path) for line in lines[1:] for path in line.split("  "))

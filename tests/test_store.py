@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from small_series import MakeSeries, save_llama
 
 import analysis360 as a360
-from analysis360.errors import StoreError
+from analysis360.engines import INVARIANT, VllmOptions
+from analysis360.engines.torch_engine import TorchEngine
+from analysis360.errors import SelectionError, StoreError
 from analysis360.places import LocalFolder
 from analysis360.results import MemorizationResult
 from analysis360.store import gaps
@@ -206,6 +208,37 @@ def test_provenance_is_stored_and_a_mixture_is_said(
     assert any("results mix analysis360s: 0.0.9; " in note for note in mixed.notes)
 
 
+def test_modes_asked_of_rows_that_were_computed_without_them_are_said(
+    small_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computing(mode: str, device: str) -> None:
+        class Told(TorchEngine):
+            def describe(self) -> dict[str, str]:
+                return super().describe() | {"engine": f"vllm 1{mode}, torch", "device": device}
+
+        monkeypatch.setattr("analysis360.api.open_engine", lambda kind, **_: Told(device="cpu"))
+
+    def noted(ckpts: str, **asked: Any) -> list[str]:
+        return [note for note in run(ckpts, **asked).notes if "mix" not in note]
+
+    def run(ckpts: str, **asked: Any) -> MemorizationResult:
+        return score(small_series, tmp_path, ckpts, engine="vllm", sequences=12, vllm=VllmOptions(**asked))
+
+    monkeypatch.setattr("analysis360.api.resolve_kind", lambda kind: kind)
+    computing("", "cpu")
+    assert noted("0") == []
+    with pytest.raises(SelectionError, match="needs a GPU"):  # though all is stored
+        run("0", batch_invariant=True)
+    monkeypatch.setattr("analysis360.api.check_options", lambda *_: None)
+    computing(INVARIANT, "2 x cpu")
+    without = "75 of 150 sequences were computed without {}; another --out computes them anew"
+    cpu = "the 2 parts of --tensor-parallel are processes that share the CPU"
+    assert noted("0:2", batch_invariant=True) == [without.format("--batch-invariant")]
+    assert noted("0:2", tensor_parallel=2) == [without.format("--tensor-parallel 2"), cpu]
+    assert noted("1", tensor_parallel=2, batch_invariant=True) == [cpu]
+    assert noted("0:2") == []
+
+
 def test_weights_replaced_between_two_calls_are_seen(make_series: MakeSeries, tmp_path: Path) -> None:
     """In a notebook the same Series object outlives a retrained checkpoint."""
     series = a360.open_series(make_series(checkpoints=1, chunks=2))
@@ -316,3 +349,13 @@ def test_parts_of_different_lengths_read_as_one_table(small_series: Path, tmp_pa
     for length in (12, 30):
         score(small_series, tmp_path, "0", continuation_tokens=length)
     assert len(pd.read_parquet(tmp_path / "small" / "memorization")) == 150
+
+
+def test_what_a_result_does_not_hold_is_refused_in_one_line(small_series: Path, tmp_path: Path) -> None:
+    result = score(small_series, tmp_path, "0:2")
+    with pytest.raises(SelectionError, match=r"matrix of 'foo': expected one of .*exact_prefix.*, repeats"):
+        result.matrix("foo")
+    with pytest.raises(SelectionError, match="matrix of 'source'"):
+        result.matrix("source")
+    with pytest.raises(SelectionError, match="expected one of score, extractible"):
+        result.difference("ckpt_000", "ckpt_001", "exact_prefix")  # type: ignore[arg-type]

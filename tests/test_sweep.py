@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import analysis360 as a360
 from analysis360.engines.torch_engine import TorchEngine
 from analysis360.errors import CheckpointError, SelectionError
 from analysis360.series import Checkpoint
-from analysis360.sweep import TOGETHER, _together
+from analysis360.sweep import TOGETHER, Progress, _together
 
 # Every unit is written at once, so that a kill can fall anywhere between two parts.
 EAGER = (
@@ -265,3 +266,30 @@ def test_the_report_says_where_the_time_went(
     for name in ("start", "download", "load", "generate", "write", "idle"):
         assert f"{name} {spent[name]:.1f} s" in line
     assert f"({spent['idle'] / report.working:.0%})" in line
+
+
+def test_without_a_terminal_each_checkpoint_is_a_plain_line(small_series: Path, tmp_path: Path) -> None:
+    asked = command(small_series, tmp_path, "--prompt-tokens", "8", "--continuation-tokens", "12")
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert [line.split(" sequences, ")[0] for line in lines] == [
+        f"ckpt_{i:03d}: {75 * (i + 1)} of 300" for i in range(4)
+    ]
+    for line in lines:
+        assert re.fullmatch(r".* sequences, \d\d:\d\d, about \d\d:\d\d left", line)
+    assert lines[-1].endswith("about 00:00 left")
+    shutil.rmtree(tmp_path / "small")
+    quiet = subprocess.run([*asked, "--quiet"], capture_output=True, text=True, check=True)
+    assert quiet.stderr == ""
+
+
+def test_a_long_checkpoint_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(100) as shown:
+        shown.begin("ckpt_007")
+        shown.update(10)
+        assert capsys.readouterr().err == ""
+        monkeypatch.setattr("analysis360.sweep.EVERY", -1.0)
+        shown.update(10)
+    assert capsys.readouterr().err.startswith("ckpt_007: 20 of 100 sequences, 00:00, about 00:0")

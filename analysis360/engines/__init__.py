@@ -7,9 +7,10 @@ when opened, and belong in separate processes where both run (vLLM pins torch's 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Protocol
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,12 @@ from analysis360.series import Checkpoint
 
 Ids = NDArray[np.int32]
 KINDS = ("auto", "vllm", "torch")
+INVARIANT = ", batch-invariant"
+"""What provenance says of an engine in that mode."""
+CAPABLE = (8, 0)
+"""The compute capability from which vLLM has it."""
+DIVIDED = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+"""What vLLM deals out to the GPUs that share a model; fewer key-value heads than GPUs are copied instead."""
 STOPPED = -1
 """What follows a stop token in generated ids: never equal to a real id."""
 
@@ -47,6 +54,28 @@ class VllmOptions:
     def __post_init__(self) -> None:
         if self.tensor_parallel < 1:
             raise SelectionError(f"tensor parallel {self.tensor_parallel}: expected at least 1")
+
+    @classmethod
+    def told(cls, provenance: Mapping[str, Any]) -> VllmOptions:
+        """The modes in which results were computed, as `VllmEngine.describe` tells them."""
+        engine, device = (str(provenance.get(key)) for key in ("engine", "device"))
+        parts = re.match(r"(\d+) x ", device)
+        return cls(int(parts[1]) if parts else 1, INVARIANT in engine)
+
+    def lacking(self, other: VllmOptions) -> list[str]:
+        """Command-line options of the modes asked here that `other` has not."""
+        asked = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        return [
+            as_option(name, getattr(self, name))
+            for name in asked
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+
+def as_option(name: str, value: object) -> str:
+    """How a setting is asked for on the command line."""
+    flag = f"--{name.replace('_', '-')}"
+    return f"no {flag}" if value is None else flag if value is True else f"{flag} {value}"
 
 
 class Engine(Protocol):
@@ -94,11 +123,37 @@ def resolve_kind(kind: str) -> str:
 
 
 def check_options(kind: str, vllm: VllmOptions | None) -> None:
-    """Raises SelectionError where the engine `kind` has not the modes that were asked."""
-    if kind != "vllm" and vllm not in (None, VllmOptions()):
+    """Raises SelectionError where the engine `kind`, or this machine, has not the modes that were asked."""
+    asked = vllm or VllmOptions()
+    if asked == VllmOptions():
+        return
+    if kind != "vllm":
         raise SelectionError(
             f"engine {kind} has no tensor-parallel or batch-invariant mode; use --engine vllm, or leave them out"
         )
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked.batch_invariant:
+        if not gpus:
+            raise SelectionError("vLLM's batch-invariant mode needs a GPU, and there is none; leave it out")
+        if (found := torch.cuda.get_device_capability()) < CAPABLE:
+            expected, is_ = (".".join(map(str, version)) for version in (CAPABLE, found))
+            raise SelectionError(
+                f"vLLM's batch-invariant mode needs a GPU of compute capability {expected}; this one has {is_}"
+            )
+    if gpus and asked.tensor_parallel > gpus:  # without any, the parts are processes on the CPU
+        raise SelectionError(f"tensor parallel {asked.tensor_parallel}: there are {gpus} GPUs")
+
+
+def check_parts(checkpoint: Checkpoint, vllm: VllmOptions | None) -> None:
+    """Raises SelectionError where the model does not divide into the parts that were asked."""
+    parts = 1 if vllm is None else vllm.tensor_parallel
+    for key in DIVIDED if parts > 1 else ():
+        n = checkpoint.config.get(key)
+        copied = key == "num_key_value_heads" and isinstance(n, int) and 0 < n < parts
+        if isinstance(n, int) and (parts % n if copied else n % parts):
+            raise SelectionError(f"tensor parallel {parts}: it must divide the model's {key}, which is {n}")
 
 
 def open_engine(

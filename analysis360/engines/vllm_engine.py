@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis360.engines import Forced, Ids, VllmOptions
+from analysis360.engines import INVARIANT, Forced, Ids, VllmOptions, check_parts
 from analysis360.engines.torch_engine import TorchEngine, cut_at_stop
 from analysis360.engines.weights import one_line
 from analysis360.errors import EngineError
@@ -95,6 +95,7 @@ class VllmEngine:
     def _start(self, checkpoint: Checkpoint) -> Any:
         import torch
 
+        check_parts(checkpoint, self._options)
         # One more than is asked, as scoring a sequence has vLLM generate one; the model's window permitting.
         window = int(checkpoint.config.get("max_position_embeddings") or self._max_tokens)
         if window < self._max_tokens - 1:
@@ -126,7 +127,7 @@ class VllmEngine:
                 return LLM(**options)
         except Exception as error:
             raise EngineError(
-                f"checkpoint {checkpoint.name}: vLLM does not start: {one_line(error)}; try --engine torch"
+                f"checkpoint {checkpoint.name}: vLLM does not start: {reason(error)}; try --engine torch"
             ) from error
 
     def _verify(self, checkpoint: Checkpoint) -> None:
@@ -210,7 +211,7 @@ class VllmEngine:
         import vllm
 
         oracle = self._oracle.describe()
-        how = ", batch-invariant" if batch_invariant() else ""
+        how = INVARIANT if batch_invariant() else ""
         engine = f"vllm {vllm.__version__}{how}, {oracle['engine']}"
         return oracle | {"engine": engine, "device": self._device()}
 
@@ -232,8 +233,6 @@ def prepare(options: VllmOptions) -> None:
     import torch
 
     if options.batch_invariant:
-        if not torch.cuda.is_available():
-            raise EngineError("vLLM's batch-invariant mode needs a GPU, and there is none; leave it out")
         if "vllm" in sys.modules and not batch_invariant():
             raise EngineError("vLLM was loaded without its batch-invariant mode; ask for it in a new process")
         os.environ["VLLM_BATCH_INVARIANT"] = "1"
@@ -245,6 +244,16 @@ def prepare(options: VllmOptions) -> None:
     if parts > 1 and not torch.cuda.is_available():
         bound = "|".join(",".join(map(str, cpus[part::parts])) for part in range(parts))
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", bound)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in one line; pydantic, which checks vLLM's options, has a headline and an address around it."""
+    from pydantic import ValidationError  # vLLM brings it
+
+    if isinstance(error, ValidationError):
+        said = "; ".join(one["msg"].removeprefix("Value error, ").rstrip(".") for one in error.errors())
+        return one_line(ValueError(" ".join(said.split())))
+    return one_line(error)
 
 
 def batch_invariant() -> bool:

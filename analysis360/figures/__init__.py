@@ -29,12 +29,14 @@ from analysis360.figures.drawing import (
     INK,
     LINES_IN_LEGEND,
     PALE,
-    PROGRESS,
+    SERIES,
+    SHAPES,
     SKY,
     VERMILLION,
     axes_or_new,
     check,
     finish,
+    key_beside,
     masked,
     measure_of,
     pair_or_new,
@@ -75,6 +77,7 @@ GROUP_STYLES = {
     "canaries": (GREEN, "^", "-"),
     "never planted": (GREY, "x", "--"),
 }
+VISIBLE = 2.0  # of 100 %, the height of a band that can be seen beside lines
 ROWS_AS_BARS, ROWS_AS_LINES = 20, 40  # more checkpoints than this become a heat map
 
 
@@ -134,12 +137,16 @@ def plot_chunks(table: pd.DataFrame, ax: Axes | None = None, held_out: pd.DataFr
     The extractible share where the table has no scores.
 
     `table` is `summaries.chunk_groups(...)`.  A disc marks each checkpoint's last seen group; what lies right
-    of it, dotted, it had not been trained on.  Bands are 95 % intervals (up to 12 checkpoints).  Beyond 40
-    checkpoints the lines become rows of a heat map.  `held_out`, if given, is `summaries.summary(...)`, whose
-    held-out text is drawn in a column of its own.
+    of it, dotted, it had not been trained on.  Up to 12 checkpoints have 95 % intervals: bars at their discs,
+    and bands for the first, middle and last.  Beyond 40 checkpoints the lines become rows of a heat map.
+    `held_out`, if given, is `summaries.summary(...)`, whose held-out text is drawn in a column of its own.
+    Raises Analysis360Error where all is 0.
     """
     check(table, "ckpt tokens group group_tokens score_mean seen latest")
-    ax, shown = axes_or_new(ax, 7.6, 4.6), measure_of(table)
+    shown = measure_of(table)
+    if not table[shown.column].any():
+        raise Analysis360Error(f"{shown.label}: 0 for every checkpoint and chunk")
+    ax = axes_or_new(ax, 7.6, 4.6)
     names = [str(name) for name in table["ckpt"].cat.remove_unused_categories().cat.categories]
     ends = table.drop_duplicates("group").set_index("group")["group_tokens"].sort_index()
     labels = ["not yet" if np.isnan(end) else short(float(end)) for end in ends]
@@ -149,9 +156,10 @@ def plot_chunks(table: pd.DataFrame, ax: Axes | None = None, held_out: pd.DataFr
         chunk_heat(ax, table, names, labels, held, shown)
         note = f"white line: latest text seen; right of it not yet seen; {span(n)} sequences a row"
     else:
-        bands = chunk_lines(ax, table, ends, held, shown)
+        bands, named = chunk_lines(ax, table, ends, held, shown)
         tokens = table.drop_duplicates("ckpt").sort_values("ckpt")["tokens"].to_numpy(np.float64)
-        progress_key(ax, names, tokens)
+        if not named:
+            progress_key(ax, names, tokens)
         note = f"disc: latest text seen; dotted: not yet seen; {span(n)} sequences a checkpoint{bands}"
         if labels[-1] == "not yet":
             ax.axvspan(len(labels) - 1.5, len(labels) - 0.5, color=PALE, alpha=0.5, lw=0, zorder=0)
@@ -171,17 +179,23 @@ def plot_correlation(
 
     `correlations` is `summaries.correlations(...)`.  With `held_out`, the same over held-out text, cells above
     the diagonal show that control instead.  Cells without a value (too few sequences, or no variation) are
-    grey.
+    grey; where no cell has one, Analysis360Error says why.
     """
     r, names = correlations.r.to_numpy(np.float64), [str(name) for name in correlations.r.index]
     if not names:
         raise Analysis360Error("nothing to draw: no checkpoint in the correlations")
     if held_out is not None:
         r = np.where(np.triu(np.ones(r.shape, bool), 1), held_out.r.to_numpy(np.float64), r)
+    if not np.isfinite(r).any():
+        what = (
+            "scores do not vary"
+            if correlations.value == "score"
+            else "no sequence is extractible, or each is"
+        )
+        raise Analysis360Error(f"undefined between every two checkpoints: {what}, or too few are shared")
     side = min(max(4.2, 1.8 + 0.55 * len(names)), 7.5)
     ax = axes_or_new(ax, side + 0.9, side)
-    low = np.floor(10 * np.nanmin(r)) / 10 if np.isfinite(r).any() else 0.0
-    norm = Normalize(min(low, 0.9), 1)
+    norm = Normalize(min(np.floor(10 * np.nanmin(r)) / 10, 0.9), 1)
     image = ax.imshow(masked(r), cmap="viridis", norm=norm, interpolation="nearest")
     ax.set_facecolor(PALE)
     kept = thin(len(names), 12)
@@ -200,9 +214,6 @@ def plot_correlation(
     note = f"{span(n)} sequences a cell, {WHOSE[correlations.over]}"
     if held_out is not None:
         note += f"; above the diagonal {span(held_out.n.to_numpy())} of held-out text"
-    if not np.isfinite(r).any():
-        text = "undefined: scores do not vary" if score else "undefined: no sequence is extractible"
-        ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", color=GREY)
     finish(ax, f"Correlation of {'memorization scores' if score else 'extractibility'}", note, grid=False)
     ax.spines[:].set_visible(False)
     return ax
@@ -216,12 +227,13 @@ def plot_canaries(
     `curves` is `summaries.canary_curves(...)`; canaries never planted are dashed grey in both panels.
     The extractible share where there are no scores.  Triangles at the foot mark the first planting.
     `control`, if given, is `summaries.control_check(...)`: the share of tokens that chance alone explains is
-    shaded, and checkpoints outside it are ringed.
+    shaded, or written where it is too thin to see, and checkpoints outside it are ringed.
     """
     check(curves, "tokens repeats spacing score_mean sequences planted_first_tokens")
     left, right = pair_or_new(axes)
     shown = measure_of(curves)
     counts = sorted(curves.loc[curves["repeats"] > 0, "repeats"].unique())
+    several = False
     for ax, spacing, title in (
         (left, "even", "Canaries planted evenly"),
         (right, "chunk", "Canaries planted in one chunk"),
@@ -231,13 +243,11 @@ def plot_canaries(
             part = panel[panel["repeats"] == repeats].sort_values("tokens")
             if part.empty:
                 continue
-            colour = PROGRESS(i / max(len(counts) - 1, 1))
-            label, x = f"{repeats:g} ×", values(part, "tokens")
-            marker = "o" if len(part) <= 40 else ""
-            ax.plot(
-                x, 100 * values(part, shown.column), color=colour, lw=1.6, marker=marker, ms=3.5, label=label
-            )
-        _plantings(ax, panel, counts)
+            style: dict[str, Any] = {"color": _shade(i, counts), "lw": 1.6, "ms": 4.5}
+            style["marker"] = SHAPES[i % len(SHAPES)] if len(part) <= 40 else ""
+            x, y = values(part, "tokens"), 100 * values(part, shown.column)
+            ax.plot(x, y, label=f"{repeats:g} ×", **style)
+        several |= _plantings(ax, panel, counts)
         _never_planted(ax, curves[curves["repeats"] == 0], control, shown.column)
         ax.set_ylim(-3, 103)
         tokens_axis(ax)
@@ -245,53 +255,59 @@ def plot_canaries(
         finish(ax, title, f"{span(n)} canaries a line" if len(n) else "none in this frame")
     left.set_ylabel(shown.label)
     right.tick_params(labelleft=False)
-    right.legend(
-        title="planted",
-        frameon=False,
-        fontsize=8,
-        title_fontsize=8,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
+    ends = np.array([left.get_xlim(), right.get_xlim()])
+    for ax in (left, right):  # side by side they are compared
+        ax.set_xlim(ends[:, 0].min(), ends[:, 1].max())
+    first = "first planted" + ("\n(black: several kinds)" if several else "")
+    right.plot([], [], "^", color=GREY, ms=7, label=first)
+    keys = dict(
+        both for ax in (left, right) for both in zip(*ax.get_legend_handles_labels()[::-1], strict=True)
     )
+    key_beside(right, title="planted", handles=list(keys.values()), labels=list(keys))
     return left, right
 
 
-def _plantings(ax: Axes, panel: pd.DataFrame, counts: list[float]) -> None:
-    """A triangle at the foot where each kind of canary is planted first; black where several kinds are."""
+def _shade(i: int, counts: list[float]) -> Any:
+    return SERIES(i / max(len(counts) - 1, 1))
+
+
+def _plantings(ax: Axes, panel: pd.DataFrame, counts: list[float]) -> bool:
+    """A triangle at the foot where each kind of canary is planted first; black, and True, where several kinds are."""
     first = (
         panel[panel["repeats"] > 0].drop_duplicates("repeats").set_index("repeats")["planted_first_tokens"]
     )
-    for place, group in first.dropna().groupby(first):
-        i = counts.index(group.index[0])
-        colour = INK if len(group) > 1 else PROGRESS(i / max(len(counts) - 1, 1))
+    places = first.dropna().groupby(first)
+    for place, group in places:
+        colour = INK if len(group) > 1 else _shade(counts.index(group.index[0]), counts)
         foot = ax.get_xaxis_transform()
         ax.plot(place, 0, "^", color=colour, ms=7, transform=foot, clip_on=False, zorder=5)
         if len(first) > 1 and first.nunique() == 1:
             ax.axvline(place, color=GREY, lw=0.8, ls=":", zorder=0)
+    return bool((places.size() > 1).any())
 
 
 def _never_planted(ax: Axes, never: pd.DataFrame, control: pd.DataFrame | None, column: str) -> None:
+    chance = "" if control is None or control.empty else _chance(ax, control)
     if len(never):
         part = never.sort_values("tokens")
-        n = int(part["sequences"].max())
-        style: dict[str, Any] = {"color": GREY, "lw": 1.4, "ls": "--", "label": f"never (n = {n:,})"}
+        label = f"never (n = {int(part['sequences'].max()):,}){chance}"
+        style: dict[str, Any] = {"color": GREY, "lw": 1.4, "ls": "--", "label": label}
         ax.plot(values(part, "tokens"), 100 * values(part, column), **style)
-    if control is not None and len(control):
-        x, n_tokens = values(control, "tokens"), values(control, "tokens_scored")
-        low, high = (100 * values(control, name) / n_tokens for name in ("hits_low", "hits_high"))
-        level = f"chance ({100 * control['level'].iloc[0]:g} %)"
+
+
+def _chance(ax: Axes, control: pd.DataFrame) -> str:
+    """Shade what chance explains and ring what it does not; what to write where the shade would be too thin to see."""
+    x, n_tokens = values(control, "tokens"), values(control, "tokens_scored")
+    low, high = (100 * values(control, name) / n_tokens for name in ("hits_low", "hits_high"))
+    level, visible = f"chance ({100 * control['level'].iloc[0]:g} %)", high.max() > VISIBLE
+    if visible:
         ax.fill_between(x, low, high, color=GREY, alpha=0.25, lw=0, label=level)
-        out = ~control["inside"].to_numpy(bool)
+    out = ~control["inside"].to_numpy(bool)
+    if out.any():
         hits = 100 * values(control, "hits") / n_tokens
-        ax.plot(
-            x[out],
-            hits[out],
-            "o",
-            mfc="none",
-            mec=VERMILLION,
-            ms=8,
-            label="beyond chance" if out.any() else None,
-        )
+        ring: dict[str, Any] = {"mfc": "none", "mec": VERMILLION, "ms": 8, "label": "beyond chance"}
+        ax.plot(x[out], hits[out], "o", **ring)
+    return "" if visible else f"\n{level}: up to {high.max():.2g} %"
 
 
 def plot_exposure(profile: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -301,7 +317,7 @@ def plot_exposure(profile: pd.DataFrame, ax: Axes | None = None) -> Axes:
     at the mean of its bin; the horizontal line is the bin.
     """
     check(profile, "baseline tokens_since_low tokens_since_high tokens_since_mean score_difference")
-    ax = axes_or_new(ax, 6.6, 4.0)
+    ax = axes_or_new(ax, 7.8, 4.0)
     baselines = profile.groupby("baseline", sort=False)
     for shift, (baseline, part) in zip((-2.5, 2.5), baselines, strict=False):
         colour, marker, _ = GROUP_STYLES[str(baseline)]
@@ -316,7 +332,7 @@ def plot_exposure(profile: pd.DataFrame, ax: Axes | None = None) -> Axes:
     _exposure_scale(ax, profile)
     tokens_axis(ax, "tokens trained since the text was last seen")
     ax.set_ylabel("score above untrained text\n(percentage points)")
-    ax.legend(frameon=False, fontsize=8)
+    key_beside(ax)
     n = profile.groupby("baseline", sort=False)["observations"].sum()
     note = f"{span(n)} sequence x checkpoint pairs; bars: 95 % over chunks"
     return finish(ax, "What having seen the text adds", note)
@@ -361,7 +377,7 @@ def plot_summary(summary: pd.DataFrame, ax: Axes | None = None) -> Axes:
             ax.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
     tokens_axis(ax)
     ax.set_ylabel(shown.label)
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), labelspacing=1)
+    key_beside(ax, labelspacing=1)
     return finish(ax, f"{shown.title} over training", "bands: 95 % intervals; n: sequences a checkpoint")
 
 

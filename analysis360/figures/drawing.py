@@ -25,6 +25,11 @@ BLUE, VERMILLION, GREEN, SKY = "#0072b2", "#d55e00", "#009e73", "#56b4e9"
 PROGRESS = LinearSegmentedColormap.from_list(
     "progress", matplotlib.colormaps["viridis"](np.linspace(0, 0.9, 256))
 )
+# shades (Paul Tol's, safe for the colour-blind) and shapes for a handful of lines that lie upon one another
+SERIES = LinearSegmentedColormap.from_list(
+    "series", ["#882e72", "#1965b0", "#7bafde", "#4eb265", "#90c987", "#f4a736", "#e65518", "#a5170e"]
+)
+SHAPES = "osDvPX*h"
 LINES_IN_LEGEND = 12  # more lines than this get a colour bar
 
 Floats = NDArray[np.float64]
@@ -139,11 +144,16 @@ def tidy(ax: Axes, grid: bool = True) -> Axes:
     return ax
 
 
+def key_beside(ax: Axes, **more: Any) -> None:
+    """A legend right of the axes, where it hides nothing."""
+    where: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    ax.legend(frameon=False, fontsize=8, title_fontsize=8, **where, **more)
+
+
 def progress_key(ax: Axes, names: Sequence[str], tokens: Floats) -> None:
     """A legend of the checkpoints, or beyond twelve a colour bar with some of them."""
     if len(names) <= LINES_IN_LEGEND:
-        ax.legend(title="checkpoint", frameon=False, fontsize=8, title_fontsize=8, loc="center left",
-                  bbox_to_anchor=(1.0, 0.5))  # fmt: skip
+        key_beside(ax, title="checkpoint")
         return
     colours = ScalarMappable(Normalize(0, len(names) - 1), PROGRESS)
     bar = ax.figure.colorbar(colours, ax=ax, fraction=0.035, pad=0.02)

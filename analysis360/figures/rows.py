@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FuncFormatter
 
 from analysis360.figures.drawing import (
@@ -64,15 +65,21 @@ def distribution_heat(ax: Axes, grid: Floats, scores: Floats) -> None:
 
 def chunk_lines(
     ax: Axes, table: pd.DataFrame, ends: pd.Series, held: pd.DataFrame | None, shown: Measure
-) -> str:
-    """Draw a line per checkpoint over its chunk groups; returns what the note should say of bands."""
+) -> tuple[str, bool]:
+    """A line per checkpoint over its chunk groups; what the note should say of bands, and whether lines are named."""
     column = {group: x for x, group in enumerate(ends.index)}
     parts = [(str(name), part) for name, part in table.groupby("ckpt", observed=True)]
     few = len(parts) <= LINES_IN_LEGEND
+    named = few and table.loc[table["latest"], "group"].is_unique
+    banded = {0, (len(parts) - 1) // 2, len(parts) - 1} if few else set()
     for i, (name, part) in enumerate(parts):
         colour = PROGRESS(i / max(len(parts) - 1, 1))
         x = part["group"].map(column).to_numpy(np.float64)
         _chunk_line(ax, x, part, colour, name if few else None, few, shown.column)
+        if i in banded:
+            _band(ax, x, part, colour, shown.column)
+        if named:
+            _name(ax, x, part, colour, name, shown.column)
     if held is not None and len(held):
         width = _column_width(len(ends))
         middle = len(ends) - 1 + 2 * width
@@ -80,7 +87,11 @@ def chunk_lines(
         colours = [PROGRESS(i / max(len(held) - 1, 1)) for i in range(len(held))]
         ax.scatter(spread, 100 * values(held, shown.column), c=colours, marker="s", s=18 if few else 7)
         ax.axvline(len(ends) - 0.5, color=GREY, lw=0.8)
-    return "; bands: 95 % intervals" if few and table[f"{shown.column}_low"].notna().any() else ""
+    known = few and table[f"{shown.column}_low"].notna().any()
+    return (
+        f"; bars{f', {len(banded)} bands' if len(parts) > 3 else ' and bands'}: 95 %" if known else "",
+        named,
+    )
 
 
 def _chunk_line(
@@ -93,8 +104,6 @@ def _chunk_line(
     ax.plot(x[max(last, 0) :], score[max(last, 0) :], color=colour, lw=width * 0.8, ls=":", alpha=0.8)
     if few:
         low, high = 100 * values(part, f"{column}_low"), 100 * values(part, f"{column}_high")
-        for side in (seen, ~seen):  # apart, or the step between them would be shaded as if it were uncertain
-            ax.fill_between(x[side], low[side], high[side], color=colour, alpha=0.1, lw=0)
         ax.vlines(x[last : last + 1], low[last : last + 1], high[last : last + 1], color=colour, lw=1)
     at = part["latest"].to_numpy(bool)
     ax.plot(
@@ -107,6 +116,24 @@ def _chunk_line(
         mew=1 if few else 0.3,
         zorder=4,
     )
+
+
+def _band(ax: Axes, x: Floats, part: pd.DataFrame, colour: Any, column: str) -> None:
+    low, high = 100 * values(part, f"{column}_low"), 100 * values(part, f"{column}_high")
+    seen = part["seen"].to_numpy(bool)
+    for side in (seen, ~seen):  # apart, or the step between them would be shaded as if it were uncertain
+        ax.fill_between(x[side], low[side], high[side], color=colour, alpha=0.12, lw=0, zorder=0.5)
+
+
+def _name(ax: Axes, x: Floats, part: pd.DataFrame, colour: Any, name: str, column: str) -> None:
+    """The checkpoint's name above its disc."""
+    for i in np.flatnonzero(part["latest"]):
+        at = (x[i], 100 * values(part, column)[i])
+        text = ax.annotate(
+            name, at, (6, 5), textcoords="offset points", ha="left", fontsize=7.5, color=colour
+        )
+        text.set_path_effects([Stroke(linewidth=2.5, foreground="white"), Normal()])
+        text.set_zorder(5)
 
 
 def chunk_heat(

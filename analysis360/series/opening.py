@@ -37,8 +37,8 @@ def open_series(source: str | Path, *, hub: HubOptions | None = None, pattern: s
     """Open a series: a folder with series.toml, a manifest, a shipped name, or `org/name` on a Hub.
 
     `pattern`, for a repository: regular expression of the branches that are checkpoints, with a named
-    group of digits to order them by. Raises SeriesError when nothing of that name exists or the
-    manifest is malformed, HubError when the Hub does not answer.
+    group of digits to order them by. Raises SelectionError when nothing of that name exists, SeriesError when
+    the manifest is malformed, HubError when the Hub does not answer.
     """
     text, path = str(source), Path(source)
     if pattern is not None and (path.exists() or read_shipped(text) is not None):
@@ -52,13 +52,22 @@ def open_series(source: str | Path, *, hub: HubOptions | None = None, pattern: s
     known = read_shipped(text)
     if known is not None:
         return _build(known, text, None, hub)
+    if Path(source).is_dir():
+        raise _no_manifest(Path(source))
     if REPOSITORY.fullmatch(text) and path.name != MANIFEST_NAME:
         return _from_hub(text, pattern, hub)
     names = ", ".join(shipped())
-    raise SeriesError(
+    raise SelectionError(
         f"unknown series {text!r}: expected a folder with {MANIFEST_NAME}, a manifest file, "
         f"a repository org/name, or one of {names}"
     )
+
+
+def _no_manifest(folder: Path) -> SelectionError:
+    """A folder that is no series; the one that is meant is often just below."""
+    below = [str(file.parent) for file in sorted(folder.glob(f"*/{MANIFEST_NAME}"))]
+    hint = f"; {' and '.join(below[:3])} have one" if below[1:] else f"; {below[0]} has one" if below else ""
+    return SelectionError(f"folder {folder} has no {MANIFEST_NAME}, so it is no series{hint}")
 
 
 def _from_hub(repository: str, pattern: str | None, options: HubOptions | None) -> Series:

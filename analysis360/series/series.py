@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from analysis360.errors import SelectionError
 from analysis360.places import Place, Traffic
 from analysis360.series.checkpoint import Checkpoint
 from analysis360.series.chunk import Chunk
@@ -44,7 +45,11 @@ class Series:
         """The selected trained chunks in series order; `all` and `seen` select every one."""
         if selector in ("all", "seen"):
             return list(self.chunks)
-        return [self.chunks[i] for i in select(selector, [c.name for c in self.chunks], what="chunk")]
+        try:
+            return [self.chunks[i] for i in select(selector, [c.name for c in self.chunks], what="chunk")]
+        except SelectionError as error:
+            error.add_note("all, seen and selectors as of checkpoints select chunks")
+            raise
 
     def afresh(self) -> Series:
         """The same series with no digest or config remembered: what is on disk now counts.

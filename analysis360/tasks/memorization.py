@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from analysis360.engines import STOPPED, Engine, Ids
+from analysis360.engines import STOPPED, Engine, Ids, as_option
 from analysis360.errors import EngineError, SelectionError
 from analysis360.panel import SAMPLER, Panel
 from analysis360.series import Checkpoint, Chunk
@@ -28,6 +28,8 @@ from analysis360.tasks import Unit
 MAX_CONTINUATION = 256
 COMPATIBLE = ("analysis360",)
 METRICS = ("score", "extractible")
+GIVEN = ("sampler", "task_version", "eos", "pad")
+"""Settings that no option sets."""
 STAGES = (4, 16)
 """Continuation tokens after which rows that missed are dropped when only extractibility is asked.
 
@@ -104,6 +106,13 @@ class Memorization:
             del plain["metric"]
         return plain | padding
 
+    def unlike(self, stored: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+        """Where stored settings differ from these: what was asked here, and what to ask for those instead."""
+        ours, theirs = (asdict(Settings()) | dict(plain) for plain in (self.settings(), stored))
+        names = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
+        asked, there = ([_asked(name, plain.get(name)) for name in names] for plain in (ours, theirs))
+        return asked, there
+
     def units(self) -> list[Unit]:
         """One unit a checkpoint and chunk."""
         return [
@@ -167,6 +176,11 @@ class Memorization:
     def _ids(self, units: Sequence[Unit]) -> Ids:
         """[sequences of all units, k + l]"""
         return np.concatenate([self.panels[unit.chunk.name].ids[unit.start : unit.stop] for unit in units])
+
+
+def _asked(name: str, value: object) -> str:
+    """A setting as it is asked for; of some, the version or the manifest decides."""
+    return f"{name} {value}" if name in GIVEN else as_option(name, value)
 
 
 def match_table(truth: Ids, generated: Ids, start: int = 0) -> pa.Table:

@@ -66,7 +66,7 @@ def main() -> int:
     )
     if not parsed.quick and not parsed.only:
         RESULTS.write_text(text)
-    print(table(lines) if parsed.quick or parsed.only else text)
+    print(table(lines, parsed.quick) if parsed.quick or parsed.only else text)
     return int(any(line.figure.rounds == 0 for line in lines))
 
 

@@ -43,6 +43,8 @@ MOST = 0.10
 """Share of the CPU that others may take of a run before it is repeated."""
 ATTEMPTS = 3
 """How often a disturbed run is tried."""
+UNSURE = 4 / os.sysconf("SC_CLK_TCK")
+"""CPU seconds by which a share may be off: /proc counts ticks of 10 ms, before and after, busy and own."""
 PAUSE = 2.0
 """Seconds to wait before it is tried again."""
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -243,8 +245,11 @@ def _stat(process: Path) -> list[str]:
 
 
 def share(busy_before: float, own: float, seconds: float) -> float:
-    """Share of the machine's CPU that others took since."""
-    return max(0.0, busy_seconds() - busy_before - own) / (seconds * (os.cpu_count() or 1))
+    """Share of the machine's CPU that others took since; NaN for a run that is too short to tell."""
+    given = seconds * (os.cpu_count() or 1)
+    if MOST * given < UNSURE:
+        return math.nan
+    return max(0.0, busy_seconds() - busy_before - own) / given
 
 
 # --- turns and figures
@@ -261,7 +266,7 @@ def take_turns(contestants: Mapping[str, Contestant], repeats: int) -> Rounds:
                 time.sleep(PAUSE if runs else 0)
                 runs.append(contestant())
                 print(
-                    f"    {i + 1}/{repeats} {name}: {runs[-1].seconds:.2f} s, others {runs[-1].others:.0%}",
+                    f"    {i + 1}/{repeats} {name}: {runs[-1].seconds:.3g} s, others {told(runs[-1].others)}",
                     file=sys.stderr,
                 )
             rounds[-1][name] = min(runs, key=lambda run: run.others)
@@ -271,8 +276,9 @@ def take_turns(contestants: Mapping[str, Contestant], repeats: int) -> Rounds:
 def figure(rounds: Rounds, value: Callable[[dict[str, Run]], float], *names: str) -> Figure:
     """The median of a value of each round, which rests on the runs of `names` (all, if none is given)."""
     values = [value(one) for one in rounds]
-    others = max(run.others for one in rounds for name, run in one.items() if not names or name in names)
-    return Figure(statistics.median(values), min(values), max(values), others, len(values))
+    others = [run.others for one in rounds for name, run in one.items() if not names or name in names]
+    most = max((share for share in others if not math.isnan(share)), default=math.nan)
+    return Figure(statistics.median(values), min(values), max(values), most, len(values))
 
 
 def ratio(rounds: Rounds, over: str, under: str) -> Figure:
@@ -293,6 +299,8 @@ def missing(what: str, why: str) -> Line:
 # --- the table
 
 HEADER = ("what", "figure", "goal", "met", "lowest to highest", "rounds", "others", "measured")
+GOAL = HEADER.index("goal")
+QUICK = "Quick sizes, to see that everything runs: these figures mean nothing, and are held to no goal."
 
 
 def cells(line: Line) -> tuple[str, ...]:
@@ -311,10 +319,15 @@ def cells(line: Line) -> tuple[str, ...]:
             f"at most {shown(line.at_most, line.unit)}",
             "yes" if found.value <= line.at_most else "NO",
         )
-    others = f"{found.others:.0%}" + (" disturbed" if found.others > MOST else "")
+    others = told(found.others) + (" disturbed" if found.others > MOST else "")
     spread = f"{shown(found.low, line.unit)} to {shown(found.high, line.unit)}"
     value = shown(found.value, line.unit)
     return (line.what, value, goal, met, spread, str(found.rounds), others, line.detail)
+
+
+def told(others: float) -> str:
+    """The share that others took."""
+    return "too short to tell" if math.isnan(others) else f"{others:.0%}"
 
 
 def shown(value: float, unit: str) -> str:
@@ -324,13 +337,16 @@ def shown(value: float, unit: str) -> str:
     return f"{value:.0f} x" if value >= 20 else f"{value:.2f} x" if value < 2 else f"{value:.1f} x"
 
 
-def table(lines: Sequence[Line]) -> str:
-    """All lines, as a Markdown table that can be read as it is."""
+def table(lines: Sequence[Line], quick: bool = False) -> str:
+    """All lines, as a Markdown table that can be read as it is; quick ones, which mean nothing, beside no goal."""
     rows = [HEADER, *map(cells, lines)]
+    if quick:
+        rows = [(*row[:GOAL], *row[GOAL + 2 :]) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     widths[-1] = 0  # the last may run on
     text = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
-    return "\n".join([text[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *text[1:]])
+    text[1:1] = ["|" + "|".join("-" * (width + 2) for width in widths) + "|"]
+    return "\n".join(text + [f"\n{QUICK}"] * quick)
 
 
 def machine() -> str:
@@ -361,7 +377,7 @@ def alone(lines: Callable[[bool], list[Line]], about: str | None) -> None:
     )
     quick = parser.parse_args().quick
     print(f"{machine()}; {versions()}\n")
-    print(table(lines(quick)))
+    print(table(lines(quick), quick))
 
 
 def main(how: str, module: str, function: str, arguments: str) -> None:

@@ -1,5 +1,6 @@
 """The vLLM engine against the slow reference and the torch engine. One process of vLLM, asked everything at once."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -7,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,12 @@ from safetensors.torch import load_file, save_file
 from small_models import CONTINUATION, PROMPT, VOCABULARY, Known, copy_of, with_twins
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from analysis360.engines import STOPPED, VllmOptions, open_engine
+from analysis360.engines import STOPPED, VllmOptions, check_options, check_parts, open_engine
 from analysis360.engines.torch_engine import TorchEngine
-from analysis360.engines.vllm_engine import MAX_SEQUENCES, STEP_TOKENS
-from analysis360.errors import EngineError, SelectionError
+from analysis360.engines.vllm_engine import MAX_SEQUENCES, STEP_TOKENS, reason
+from analysis360.errors import SelectionError
+from analysis360.places import LocalFolder
+from analysis360.series import Checkpoint
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 
@@ -357,6 +360,50 @@ def test_modes_only_vllm_has_are_refused_by_the_torch_engine() -> None:
 
 @cpu_build
 def test_batch_invariance_is_refused_where_there_is_no_gpu() -> None:
-    with pytest.raises(EngineError, match="needs a GPU"):
+    with pytest.raises(SelectionError, match="needs a GPU"):
         open_engine("vllm", dtype="float32", max_tokens=8, vllm=VllmOptions(batch_invariant=True))
     assert "VLLM_BATCH_INVARIANT" not in os.environ
+
+
+def test_what_the_gpus_cannot_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (7, 5))
+    check_options("vllm", VllmOptions(tensor_parallel=2))
+    with pytest.raises(SelectionError, match="tensor parallel 3: there are 2 GPUs"):
+        check_options("vllm", VllmOptions(tensor_parallel=3))
+    with pytest.raises(SelectionError, match=r"capability 8\.0; this one has 7\.5"):
+        check_options("vllm", VllmOptions(batch_invariant=True))
+
+
+@pytest.mark.parametrize(
+    ("parts", "heads", "key_values", "inner", "wrong"),
+    [
+        (3, 2, 2, 66, "num_attention_heads, which is 2"),
+        (2, 4, 3, 64, "num_key_value_heads, which is 3"),
+        (4, 8, 3, 64, "num_key_value_heads, which is 3"),
+        (2, 4, 2, 65, "intermediate_size, which is 65"),
+        (4, 8, 2, 64, None),  # fewer key-value heads than parts: each is copied to two of them
+        (1, 3, 1, 7, None),
+    ],
+)
+def test_a_model_that_does_not_divide_is_refused(
+    tmp_path: Path, parts: int, heads: int, key_values: int, inner: int, wrong: str | None
+) -> None:
+    shape = {"num_attention_heads": heads, "num_key_value_heads": key_values, "intermediate_size": inner}
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 9, **shape}))
+    checkpoint = Checkpoint("one", 0, LocalFolder(tmp_path))
+    with pytest.raises(SelectionError, match=wrong) if wrong else contextlib.nullcontext():
+        check_parts(checkpoint, VllmOptions(parts))
+
+
+def test_the_reason_is_shown_and_not_its_headline() -> None:
+    def refuse(value: int) -> int:
+        raise ValueError(f"heads (2) must be divisible\nby {value}.")
+
+    pydantic = pytest.importorskip("pydantic")
+    adapter = pydantic.TypeAdapter(Annotated[int, pydantic.AfterValidator(refuse)])
+    with pytest.raises(pydantic.ValidationError) as caught:
+        adapter.validate_python(3)
+    assert reason(caught.value) == "heads (2) must be divisible by 3"
+    assert reason(RuntimeError("\n out of\tmemory\nmore")) == "out of memory"
