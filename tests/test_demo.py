@@ -71,7 +71,9 @@ def test_the_loss_is_the_golden_curve(demo: tuple[Path, str]) -> None:
     golden = json.loads((ROOT / "tests/golden/tiny_loss.json").read_text())
     out = demo[0] / "tiny"
     files = json.loads((out / "data/report.json").read_text())["files"]
-    listed = "".join(f"{name} {sha}\n" for name, sha in sorted(files.items()) if name.startswith("data/train/"))
+    listed = "".join(
+        f"{name} {sha}\n" for name, sha in sorted(files.items()) if name.startswith("data/train/")
+    )
     if hashlib.sha256(listed.encode()).hexdigest() != golden["data"]:
         pytest.skip("another Python brings another standard library, and so another text")
     steps = pd.read_json(out / "metrics.jsonl", lines=True)

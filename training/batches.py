@@ -34,9 +34,14 @@ class Batch:
         return [(rows, 1.0) for rows in own] + [(self.rows[:1], 0.0)] * lacking
 
 
-def read_batches(path: Path, batch: int, here: Processes) -> Iterator[Batch]:
-    """Every batch of a chunk, the last with what is left; the n-th process takes every n-th row of each."""
+def read_batches(path: Path, batch: int, here: Processes, skip: int = 0) -> Iterator[Batch]:
+    """The batches of a chunk after the first `skip`, the last with what is left.
+
+    The n-th process takes every n-th row of each.
+    """
     with path.open("rb") as file:
+        for _ in islice(file, skip * batch):
+            pass
         while lines := list(islice(file, batch)):
             own = lines[here.rank :: here.world]
             rows = torch.tensor([json.loads(line)["token_ids"] for line in own or lines[:1]])

@@ -50,6 +50,7 @@ class Take:
     """How often each document may be used at most. Later ones take the documents in another order."""
 
     def __post_init__(self) -> None:
+        expect(math.isfinite(self.weight), f"Take.weight ({self.source})", "a finite number", self.weight)
         expect(
             (self.weight > 0) != (self.tokens > 0) and min(self.weight, self.tokens) >= 0,
             f"Take.weight and Take.tokens ({self.source})",
@@ -145,6 +146,7 @@ class Mix:
     """What is planted."""
 
     def __post_init__(self) -> None:
+        expect(self.seed >= 0, "Mix.seed", "0 or more", self.seed)
         learned = not self.tokenizer and self.vocabulary > 256
         expected = "257 or more (bytes and a special token), or a tokenizer's folder"
         found = f"{self.vocabulary} and {self.tokenizer!r}"
@@ -331,6 +333,8 @@ class Parent:
     """Content identity of its weights and config."""
     optimizer: bool
     """Whether the optimiser's state came with it; otherwise it starts from nothing."""
+    given: str
+    """SERIES@CKPT as it was asked for."""
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,21 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import HashStore
 from torch.distributed.fsdp import FSDPModule
 
 from training.config import Loop
 
-__all__ = ["Processes", "processes", "synchronised", "total"]
+PATIENCE = timedelta(hours=1)
+"""How long processes wait for one that reads or writes alone."""
+
+__all__ = ["Processes", "agreed", "processes", "synchronised", "total"]
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,29 @@ def processes(loop: Loop) -> Iterator[Processes]:
         return
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     if launched:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=PATIENCE)
     else:
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        dist.init_process_group(
+            backend,
+            store=dist.HashStore(),  # type: ignore[attr-defined]
+            rank=0,
+            world_size=1,
+        )
     try:
         saving = dist.new_group(backend="gloo")
         yield Processes(dist.get_rank(), dist.get_world_size(), device, sharded=True, saving=saving)
     finally:
         dist.destroy_process_group()
+
+
+def agreed(here: Processes, asked: Sequence[int]) -> int:
+    """The signal that any process was sent, or 0."""
+    found = asked[-1] if asked else 0
+    if here.world > 1:
+        largest = torch.tensor(found)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        found = int(largest)
+    return found
 
 
 def total(here: Processes, *values: float) -> list[float]:

@@ -23,8 +23,8 @@ __all__ = ["Meter", "Metrics", "flops_per_token", "peak_flops", "peak_memory_mb"
 
 WINDOW, LEAST = 100, 20
 """Steps that a loss is compared with, and how many of them it takes."""
-DENSE_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
-"""Peak FLOP/s of matrix products in bfloat16, without sparsity, from the makers' data sheets."""
+DENSE_BF16 = {"H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "A100": 312e12}
+"""Peak FLOP/s of matrix products in bfloat16, without sparsity, from the maker's data sheets; the first that fits."""
 
 
 class Metrics:
@@ -87,12 +87,13 @@ class Meter:
         self._began = 0.0
 
     def start(self) -> None:
-        """A step begins."""
+        """A step begins with the reading of its rows; one that follows another begins where that ended."""
         self._began = time.perf_counter()
 
     def stop(self, targets: int) -> dict[str, float | None]:
-        """What a step on so many targets, over all processes, has to say of the machine."""
-        seconds = time.perf_counter() - self._began
+        """What a step on so many targets, over all processes, has to say of the machine; the next one begins."""
+        now = time.perf_counter()
+        seconds, self._began = now - self._began, now
         speed = targets / seconds
         mfu = round(speed * self._flops / (self._peak * self._here.world), 4) if self._peak else None
         return {

@@ -114,4 +114,6 @@ def full_weights(model: LlamaForCausalLM, here: Processes) -> Weights:
         return {}
     if model.config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)
-    return {name: weight.clone() for name, weight in weights.items() if isinstance(weight, torch.Tensor)}
+    there = {name: weight for name, weight in weights.items() if isinstance(weight, torch.Tensor)}
+    # Moved from a GPU, they are copies already.
+    return {name: weight.clone() for name, weight in there.items()} if here.device.type == "cpu" else there

@@ -15,9 +15,9 @@ from training.config import Loop, Model, Parent, Recipe
 from training.data.mix import read_mix
 from training.data.prepare import prepare
 from training.errors import TrainingError
-from training.files import folder_aside
+from training.files import folder_aside, only_one
 from training.records import from_json
-from training.series import PARENT, RECIPE, check_recipe
+from training.series import PARENT, RECIPE, check_recipe, read_recipe
 from training.state import STATES
 
 __all__ = ["descend"]
@@ -31,6 +31,17 @@ def descend(out: Path, name: str, mix: Path, workers: int = 1) -> str:
     The learning rate goes on along the parent's schedule, unless the mix file has a [loop] of its own.
     Raises TrainingError, and Analysis360Error where the parent cannot be read.
     """
+    stored = read_recipe(out)
+    if stored and stored.parent and stored.parent.given == name and (out / PARENT).exists():
+        recipe = replace(stored, mix=read_mix(mix, parent=True)[0])  # the parent itself may be gone
+    else:
+        recipe = _inherit(out, name, mix)
+    check_recipe(out, recipe)
+    return prepare(recipe, out, workers)
+
+
+def _inherit(out: Path, name: str, mix: Path) -> Recipe:
+    """Copy what is inherited from SERIES@CKPT; the recipe of the run that goes on from it."""
     source, _, selector = name.rpartition("@")
     if not source:
         fix = "for example runs/demo/tiny@ckpt_020"
@@ -39,22 +50,26 @@ def descend(out: Path, name: str, mix: Path, workers: int = 1) -> str:
     chosen = series.select(selector)
     if len(chosen) != 1:
         raise TrainingError("--from", expected="one checkpoint", found=f"{len(chosen)}", fix="name one")
-    checkpoint, folder = chosen[0], out / PARENT
-    state = Path(series.where) / STATES / checkpoint.name
-    recipe = _recipe(series, checkpoint, mix, optimizer=state.is_dir())
+    state = Path(series.where) / STATES / chosen[0].name
+    identity = Parent(series.name, chosen[0].name, chosen[0].digest, state.is_dir(), name)
+    try:
+        recipe = _recipe(series, chosen[0], mix, identity)
+    except ValueError as error:  # of a record that does not fit the others
+        fix = "mend the mix"
+        raise TrainingError(mix, expected="what the parent can read", found=str(error), fix=fix) from None
     check_recipe(out, recipe)
-    if not folder.exists():
-        _copy(checkpoint, folder, state)
-    return prepare(recipe, out, workers)
+    with only_one(out):
+        if not (out / PARENT).exists():
+            _copy(chosen[0], out / PARENT, state)
+    return recipe
 
 
-def _recipe(series: Series, checkpoint: Checkpoint, path: Path, *, optimizer: bool) -> Recipe:
+def _recipe(series: Series, checkpoint: Checkpoint, path: Path, identity: Parent) -> Recipe:
     """The mix file's data, the parent's shape, and the mix file's loop or what is left of the parent's."""
     mix, model, loop = read_mix(path, parent=True)
     if model is not None:
         fix = "leave it out: the model is the parent's"
         raise TrainingError(path, expected="no [model]", found="one", fix=fix)
-    identity = Parent(series.name, checkpoint.name, checkpoint.digest, optimizer)
     shape = _shape(checkpoint)
     if loop is not None:
         return Recipe(mix, shape, _loop(loop, path), identity)

@@ -67,7 +67,7 @@ def amber_7b() -> Recipe:
     """Amber as LLM360's paper has it: Tables 2 and 3, section 4.1.1. The text is yours to bring.
 
     1259.13 B tokens in 360 chunks of 1,706,976 rows (the release's own numbers): 763 steps a chunk, the last
-    of them of 96 rows.
+    of them of 96 rows. Between the passes of a step FSDP2 keeps whole gradients, 27 GB a GPU: GPUs of 80 GB.
     """
     billions = {
         "arxiv": 30.00,

@@ -4,6 +4,7 @@ A state is written aside and renamed, first; then the checkpoint that others rea
 then the manifest. Saving goes on beside the training: only the copy of the tensors stops it.
 """
 
+import os
 import re
 import shutil
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
@@ -25,10 +27,12 @@ from transformers import LlamaForCausalLM
 
 from training.config import Recipe
 from training.distributed import Processes
+from training.errors import TrainingError
 from training.files import folder_aside
 from training.model import Weights, full_weights
 from training.progress import Progress
-from training.series import CHECKPOINT, TOKENIZER, write_manifest
+from training.reading import CarefulPlanner, CarefulReader
+from training.series import CHECKPOINT, METRICS, TOKENIZER, write_manifest
 
 __all__ = ["Saver", "newest", "restore", "write_checkpoint"]
 
@@ -75,7 +79,14 @@ def restore(
 ) -> None:
     """Bring weights, optimiser and position back as they were, bit by bit, on any number of processes."""
     state = _state(model, optimizer, progress)
-    load(state, checkpoint_id=folder, process_group=here.saving, no_dist=here.saving is None)
+    group = here.saving
+    load(
+        state,
+        storage_reader=CarefulReader(folder),
+        planner=CarefulPlanner(),
+        process_group=group,
+        no_dist=group is None,
+    )
     set_model_state_dict(model, state["model"])
     set_optimizer_state_dict(model, optimizer, state["optimizer"])
 
@@ -87,6 +98,13 @@ def write_checkpoint(folder: Path, weights: Weights, model: LlamaForCausalLM, to
         model.config.save_pretrained(aside)
         for file in tokenizer.glob("*.json"):
             shutil.copyfile(file, aside / file.name)
+
+
+def _synchronise(file: Path) -> None:
+    """What was written to a file is on disk."""
+    if file.exists():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
 
 
 class Saver:
@@ -117,6 +135,8 @@ class Saver:
             assert isinstance(written, Future)
             written.result()
             if self._here.first:
+                _synchronise(self._out / METRICS)  # a state vouches for the lines before it
+                shutil.rmtree(final, ignore_errors=True)  # of the same steps, before a chunk was given up
                 aside.rename(final)
                 if weights:
                     self._write(weights, model, order)
@@ -128,15 +148,32 @@ class Saver:
     def catch_up(self, model: LlamaForCausalLM, progress: Progress) -> None:
         """Write what a run that was killed between a state and its checkpoint left out."""
         if progress.order and not progress.chunk_steps:
-            weights = full_weights(model, self._here)
+            weights, order = full_weights(model, self._here), list(progress.order)
             if self._here.first:
-                self._write(weights, model, progress.order)
+                self._pending = self._pool.submit(lambda: self._write(weights, model, order))
+
+    def drop_unfinished(self) -> None:
+        """Remove states within a chunk: it was given up, and what is between chunks counts."""
+        self.wait()
+        if self._here.first:
+            for folder in [folder for _, steps, folder in states(self._out) if steps]:
+                shutil.rmtree(folder)
+
+    def check(self) -> None:
+        """Raise what went wrong meanwhile, if anything is known of it."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
 
     def wait(self) -> None:
-        """Until what was handed over is written; raises what went wrong meanwhile."""
+        """Until what was handed over is written. Raises TrainingError where it could not be."""
         pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        try:
+            if pending is not None:
+                pending.result()
+        except (OSError, CheckpointException) as error:
+            reason = " ".join(str(error).split())[:300]
+            fix = "make room; the same command goes on from the state before"
+            raise TrainingError(self._out, expected="to save a state", found=reason, fix=fix) from None
 
     def close(self) -> None:
         """Wait, and end the thread."""

@@ -1,12 +1,13 @@
 """Weights & Biases and TensorBoard, for those who want the curves there too; neither is needed."""
 
-import hashlib
 import importlib
+import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
 from training.config import Recipe
 from training.errors import TrainingError
+from training.files import write_aside
 from training.records import as_json
 
 __all__ = ["TRACKERS", "Tracker", "open_tracker"]
@@ -28,7 +29,10 @@ class _Wandb:
     def __init__(self, out: Path, recipe: Recipe) -> None:
         wandb = _installed("wandb", "wandb")
         # One run a folder: a training that goes on goes on in its curves, too.
-        run_id = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
+        known = out / "wandb-run"
+        if not known.exists():
+            write_aside(known, uuid.uuid4().hex.encode())
+        run_id = known.read_text()
         settings = wandb.Settings(silent=True)
         self._run = wandb.init(
             project=recipe.name, id=run_id, resume="allow", dir=out, config=as_json(recipe), settings=settings
@@ -43,9 +47,10 @@ class _Wandb:
 
 
 class _TensorBoard:
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, step: int) -> None:
         _installed("tensorboard", "tensorboard")
-        self._writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter(out / "tensorboard")
+        kind = importlib.import_module("torch.utils.tensorboard").SummaryWriter
+        self._writer = kind(out / "tensorboard", purge_step=step)  # a killed run may have written further
 
     def log(self, values: dict[str, Any], step: int) -> None:
         for name, value in values.items():
@@ -56,9 +61,12 @@ class _TensorBoard:
         self._writer.close()
 
 
-def open_tracker(name: str, out: Path, recipe: Recipe) -> Tracker:
-    """`wandb` (WANDB_MODE=offline without a network) or `tensorboard` (below `out`). Raises TrainingError."""
-    return _Wandb(out, recipe) if name == "wandb" else _TensorBoard(out)
+def open_tracker(name: str, out: Path, recipe: Recipe, step: int) -> Tracker:
+    """`wandb` (WANDB_MODE=offline without a network) or `tensorboard` (below `out`), to go on from a step.
+
+    Raises TrainingError.
+    """
+    return _Wandb(out, recipe) if name == "wandb" else _TensorBoard(out, step)
 
 
 def _installed(package: str, feature: str) -> Any:

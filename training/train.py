@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,8 +22,9 @@ from transformers import LlamaForCausalLM
 
 from training.batches import Batch, read_batches
 from training.config import Loop, Recipe
-from training.distributed import Processes, processes, synchronised, total
-from training.errors import StoppedError
+from training.distributed import Processes, agreed, processes, synchronised, total
+from training.errors import StoppedError, TrainingError
+from training.files import file_sha256
 from training.metrics import Meter, Metrics
 from training.model import compiles, load_weights, new_model, start_weights
 from training.progress import Progress
@@ -65,7 +65,7 @@ def train(out: Path, recipe: Recipe, report: dict[str, Any], trackers: Sequence[
         ends.callback(run.saver.close)
         metrics = None
         if here.first:
-            following = [open_tracker(name, out, recipe) for name in trackers]
+            following = [open_tracker(name, out, recipe, run.progress.steps) for name in trackers]
             metrics = Metrics(out / METRICS, run.progress.lines, following)
             ends.callback(metrics.close)
         tokens, start = run.progress.tokens, time.perf_counter()
@@ -98,11 +98,14 @@ def rewind(run: Run, state: Path | None) -> None:
         restore(state, run.here, run.model, run.optimizer, run.progress)
         return
     run.optimizer = new_optimizer(run.model, run.recipe.loop)
-    run.progress = Progress()
     if run.recipe.parent and run.recipe.parent.optimizer:
         inherited = newest(run.out / PARENT)
-        assert inherited is not None  # it was copied there with the parent
+        if inherited is None:
+            fix = "prepare into a new folder"
+            raise TrainingError(run.out / PARENT, expected="the parent's state", found="none", fix=fix)
         restore(inherited, run.here, run.model, run.optimizer, Progress())
+        for group in run.optimizer.param_groups:  # its averages were inherited, not its settings
+            group.update(settings(run.recipe.loop))
     else:
         load_weights(run.model, start_weights(run.out, run.recipe, run.report, run.here), run.here)
 
@@ -111,9 +114,11 @@ def train_position(run: Run, metrics: Metrics | None, bar: "tqdm[Any]") -> None:
     """Train on the next chunk of the schedule; give it up where the loss or the gradient is not finite."""
     recipe, progress = run.recipe, run.progress
     chunk = progress.next_chunk(recipe.mix.chunks)
-    batches = read_batches(run.out / TRAIN.format(index=chunk), recipe.loop.batch, run.here)
-    for batch in islice(batches, progress.chunk_steps, None):
-        run.meter.start()
+    check_chunk(run, TRAIN.format(index=chunk))
+    path, done = run.out / TRAIN.format(index=chunk), progress.chunk_steps
+    run.meter.start()
+    for batch in read_batches(path, recipe.loop.batch, run.here, done):
+        run.saver.check()
         rate = learning_rate(progress.steps, recipe)
         loss, norm, stop = step(run, batch, rate)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -148,21 +153,21 @@ def step(run: Run, batch: Batch, rate: float) -> tuple[float, float, int]:
     """
     loop, here = run.recipe.loop, run.here
     parts = batch.parts(loop.micro_batch)
-    mean = 0.0
+    summed = torch.zeros((), device=here.device)
     for index, (rows, weight) in enumerate(parts):
         synchronised(run.model, now=index == len(parts) - 1)
-        summed = run.loss(run.model, rows.to(here.device)) * (weight / batch.targets)
-        torch.autograd.backward(summed * here.world)  # FSDP takes the mean over the processes
-        mean += summed.item()
+        part = run.loss(run.model, rows.to(here.device)) * (weight / batch.targets)
+        torch.autograd.backward(part * here.world)  # FSDP takes the mean over the processes
+        summed += part.detach()
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), loop.clip)
     found = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
-    loss, stop = total(here, mean, run.asked[-1] if run.asked else 0)
+    loss, asked = total(here, summed.item(), len(run.asked))
     if math.isfinite(loss) and math.isfinite(found):
         for group in run.optimizer.param_groups:
             group["lr"] = rate
         run.optimizer.step()
     run.optimizer.zero_grad()
-    return loss, found, min(int(stop), signal.SIGTERM)
+    return loss, found, agreed(here, run.asked) if asked else 0
 
 
 def row_loss(model: LlamaForCausalLM, rows: torch.Tensor) -> torch.Tensor:
@@ -176,11 +181,12 @@ def abandon(run: Run, chunk: int, loss: float, norm: float, metrics: Metrics | N
 
     So the paper skipped four chunks (section 4.1.5), where it kept what they had done to the weights.
     """
-    failed = run.progress
-    run.saver.wait()
+    failed, run.progress = run.progress, Progress()
+    run.saver.drop_unfinished()
     total(run.here, 0.0)  # no process looks for the state before it is there
     rewind(run, newest(run.out, whole=True))
     run.progress.abandoned = [*failed.abandoned, chunk]
+    run.progress.lines = failed.lines - failed.chunk_steps  # events of chunks given up before it stay
     if metrics:
         metrics.back_to(run.progress.lines)
         metrics.event(
@@ -198,11 +204,23 @@ def abandon(run: Run, chunk: int, loss: float, norm: float, metrics: Metrics | N
     run.progress.lines += 1
 
 
+def check_chunk(run: Run, name: str) -> None:
+    """A chunk must be the one that was prepared: checked as it is reached, since a release has terabytes."""
+    wrong = run.here.first and file_sha256(run.out / name) != run.report["files"][name]
+    if total(run.here, float(wrong))[0]:
+        fix = f"bring it back: python -m training prepare --out {run.out}"
+        where, expected = run.out / name, "the file that was prepared"
+        raise TrainingError(where, expected=expected, found="another", fix=fix)
+
+
 def new_optimizer(model: LlamaForCausalLM, loop: Loop) -> torch.optim.Optimizer:
     """AdamW over all parameters; the loop sets the learning rate before each step."""
-    return torch.optim.AdamW(
-        model.parameters(), betas=loop.betas, eps=loop.eps, weight_decay=loop.weight_decay, fused=True
-    )
+    return torch.optim.AdamW(model.parameters(), fused=True, **settings(loop))
+
+
+def settings(loop: Loop) -> dict[str, Any]:
+    """What the loop says of the optimiser."""
+    return {"betas": loop.betas, "eps": loop.eps, "weight_decay": loop.weight_decay}
 
 
 @contextmanager

@@ -1,11 +1,13 @@
-"""A chunk that makes the loss NaN is given up, and the series is what it would be if it had not been there.
+"""Chunks that make the loss NaN are given up, and the series is what it would be if they had not been there.
 
-The poison is planted: the parent's embedding of one id is NaN, and only one row of the data holds that id.
+The poison is planted: the parent's embedding of one id is NaN, and only two rows of the data hold that id.
 """
 
 import json
 import math
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -27,7 +29,7 @@ BELL = "\a"
 CHUNKS = 5
 MIX = """
 name = "poisoned"
-seed = 1
+seed = 5
 rows = 16
 held_out_chunks = 0
 held_out_fraction = 0.0
@@ -62,9 +64,10 @@ def poison(parent: Path) -> None:
 
 
 def write_texts(folder: Path) -> Path:
-    """Help topics, and one short document of bells; returns the mix file."""
+    """Help topics, and two short documents of bells; returns the mix file."""
     texts = [text[:2000] for _, text in sorted(topics.items()) if len(text) >= 2000][:16]
     texts.insert(7, BELL * 8)
+    texts.insert(12, BELL * 9)
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     path = folder / "mix.toml"
     path.write_text(MIX.format(folder=folder))
@@ -91,37 +94,79 @@ def poisoned(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def bad_chunk(out: Path) -> int:
+def bad_rows(out: Path) -> dict[int, int]:
+    """The first row with a bell, of each chunk that has one."""
     bell = Tokenizer.from_file(str(out / "tokenizer/tokenizer.json")).encode(BELL).ids[0]
-    files = sorted((out / "data/train").iterdir())
-    rows = [[json.loads(line)["token_ids"] for line in file.read_text().splitlines()] for file in files]
-    found = [index for index, chunk in enumerate(rows) if any(bell in row for row in chunk)]
-    assert len(found) == 1
-    return found[0]
+    found: dict[int, int] = {}
+    for chunk, file in enumerate(sorted((out / "data/train").iterdir())):
+        for row, line in enumerate(file.read_text().splitlines()):
+            if bell in json.loads(line)["token_ids"]:
+                found.setdefault(chunk, row)
+    assert list(found) == [1, 2]  # one after the other, where forgetting the first would show
+    return found
 
 
 def digests(out: Path) -> list[str]:
     return [file_sha256(path) for path in sorted(out.glob("checkpoints/*/model.safetensors"))]
 
 
-def test_the_chunk_is_skipped_and_the_first_completes_the_schedule(poisoned: Path) -> None:
-    bad = bad_chunk(poisoned)
-    order = [chunk for chunk in range(CHUNKS) if chunk != bad]
-    order.append(order[0])
+def test_the_chunks_are_skipped_and_the_first_complete_the_schedule(poisoned: Path) -> None:
+    bad = bad_rows(poisoned)
+    order = [0, 3, 4, 0, 3]
     series = a360.open_series(poisoned)
     assert list(series.exposure.order) == order
     assert len(series.checkpoints) == CHUNKS
     lines = [json.loads(line) for line in (poisoned / "metrics.jsonl").read_text().splitlines()]
     events = [line for line in lines if "event" in line]
     assert [(event["event"], event["chunk"], event["position"]) for event in events] == [
-        ("abandoned", bad, bad)
+        ("abandoned", chunk, 1) for chunk in bad
     ]
-    assert events[0]["loss"] is None
-    assert events[0]["reason"] == "the loss is not finite"
+    for event in events:
+        done = bad[event["chunk"]] // 6  # steps of six rows before it
+        assert (event["step"], event["tokens"]) == (3 + done, 16 * 128 + done * 6 * 128)
+        assert event["loss"] is None
+        assert event["reason"] == "the loss is not finite"
     steps = [line for line in lines if "event" not in line]
     assert [line["step"] for line in steps] == list(range(CHUNKS * 3))
     assert [line["chunk"] for line in steps] == [chunk for chunk in order for _ in range(3)]
+    assert [line["event"] for line in lines[3:5]] == ["abandoned", "abandoned"]
     assert all(math.isfinite(line["loss"]) for line in steps)
+
+
+class AtStep:
+    """A tracker that has the run asked to stop after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def log(self, values: dict[str, Any], step: int) -> None:
+        if step == self.step and "loss" in values:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_stopped_within_a_chunk_that_is_given_up_later_it_goes_on(
+    poisoned: Path,
+    finish: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    step: int,
+) -> None:
+    """The step saved is one of a chunk that leaves no trace; steps of other chunks have the same number later."""
+    out = tmp_path / "run"
+    for name in ("data", "tokenizer", "parent"):
+        shutil.copytree(poisoned / name, out / name)
+    shutil.copy(poisoned / "recipe.json", out / "recipe.json")
+    monkeypatch.setattr("training.train.open_tracker", lambda *_: AtStep(step))
+    threads = torch.get_num_threads()
+    for _ in range(2):
+        main(["run", "--out", str(out), "--track", "tensorboard"])
+    torch.set_num_threads(threads)
+    finish(out)
+    assert digests(out) == digests(poisoned)
+    assert [state.name for state in (out / "state").iterdir()] == ["ckpt_004"]
 
 
 def test_every_bit_is_as_if_the_chunk_had_not_been_there(
@@ -144,7 +189,6 @@ def test_every_bit_is_as_if_the_chunk_had_not_been_there(
 
 
 def test_memorization_knows_what_was_skipped_and_what_came_twice(poisoned: Path, tmp_path: Path) -> None:
-    bad = bad_chunk(poisoned)
     out = tmp_path / "scored"
     shutil.copytree(poisoned, out)
     for path in out.glob("checkpoints/*/model.safetensors"):  # engines refuse NaN; no other row has that id
@@ -162,8 +206,8 @@ def test_memorization_knows_what_was_skipped_and_what_came_twice(poisoned: Path,
             times = order[:done].count(chunk)
             assert (rows.loc[name, "min"], rows.loc[name, "max"]) == (times, times)
     last = frame[frame.ckpt == f"ckpt_{CHUNKS - 1:03d}"]
-    assert set(last[last.exposures == 0].chunk) == {names[bad]}
-    assert set(last[last.exposures == 2].chunk) == {names[order[0]]}
+    assert set(last[last.exposures == 0].chunk) == {names[1], names[2]}
+    assert set(last[last.exposures == 2].chunk) == {names[0], names[3]}
     assert np.isfinite(last.score).all()
 
 

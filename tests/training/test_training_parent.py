@@ -1,19 +1,24 @@
 """Going on from a checkpoint: with its optimiser, tokenizer and place in the schedule; a series that remembers."""
 
 import json
+import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import analysis360 as a360
 from training.__main__ import main
+from training.distributed import processes
 from training.files import file_sha256
 from training.rates import learning_rate
 from training.recipes import micro
-from training.series import read_recipe
+from training.series import read_recipe, read_report
+from training.train import begin
 
 MIX = """
 name = "child"
@@ -106,6 +111,7 @@ def test_the_child_is_a_series_that_remembers_its_parent(family: Path, tmp_path:
     shutil.move(family / "micro", family / "elsewhere")  # the child needs its parent no more
     try:
         assert main(["run", "--out", str(out)]) == 0
+        assert descend(family, "-1", out) == 0  # the same command again
     finally:
         shutil.move(family / "elsewhere", family / "micro")
 
@@ -139,6 +145,47 @@ def test_a_loop_of_its_own_and_no_optimizer(family: Path, tmp_path: Path) -> Non
     assert lines[0]["learning_rate"] == 5e-4
     parents = [json.loads(line) for line in (family / "micro/metrics.jsonl").read_text().splitlines()]
     assert lines[0]["loss"] < parents[6]["loss"]  # it began with what ckpt_001 knew
+
+
+def test_the_loop_of_the_child_rules_an_inherited_optimizer(family: Path, tmp_path: Path) -> None:
+    mix, out = tmp_path / "mix.toml", tmp_path / "child"
+    loop = "[loop]\nbatch = 8\nthreads = 1\nbetas = [0.5, 0.6]\neps = 1e-4\nweight_decay = 0.5\n"
+    mix.write_text(MIX + loop + "[[loop.rates]]\npeak = 1e-3\nlast = 1e-4\nwarm_up = 2\n")
+    given = ["prepare", "--from", f"{family}/micro@ckpt_001", "--mix", str(mix), "--out", str(out)]
+    assert main(given) == 0
+    recipe, report = read_recipe(out), read_report(out)
+    assert recipe is not None
+    assert report is not None
+    threads = torch.get_num_threads()
+    with processes(recipe.loop) as here:
+        run = begin(out, recipe, report, here, [])
+        run.saver.close()
+    torch.set_num_threads(threads)
+    (group,) = run.optimizer.param_groups
+    assert (tuple(group["betas"]), group["eps"], group["weight_decay"]) == ((0.5, 0.6), 1e-4, 0.5)
+    assert all(state["exp_avg_sq"].any() for state in run.optimizer.state.values())  # averages were inherited
+
+
+class Hostile:
+    """What runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (self.command,)
+
+
+def test_a_state_is_never_run(family: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out, proof = tmp_path / "family", tmp_path / "child", tmp_path / "proof"
+    shutil.copytree(family, folder)
+    hostile = pickle.dumps(Hostile(f"touch {proof}"))
+    (folder / "micro/state/ckpt_003/.metadata").write_bytes(hostile)
+    assert descend(folder, "ckpt_003", out) == 1
+    assert not proof.exists()
+    error = capsys.readouterr().err
+    assert "posix.system, which is no part of a state" in error
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize(

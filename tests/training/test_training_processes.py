@@ -17,6 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -87,8 +88,10 @@ def test_one_process_goes_on_where_two_were_stopped(
     with torchrun(out) as run:
         while run.poll() is None and not ((out / "metrics.jsonl").exists() and len(lines(out)) >= 8):
             time.sleep(0.02)
-        os.kill(run.pid, signal.SIGINT)
-        run.communicate()
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+        _, error = run.communicate()
+    again = "torchrun --nproc-per-node 2 -m training run"
+    assert f"stopped and saved; this goes on from here: {again}" in error
     at = len(lines(out))
     assert 8 <= at < micro().steps
     assert any(state.name.endswith(f"_step_{at % 6}") for state in (out / "state").iterdir()) or at % 6 == 0
@@ -170,14 +173,27 @@ def test_angles_at_far_positions_are_those_of_float32() -> None:
     assert (wrong - wanted).abs().max() > 0.1  # what happens when frequencies are rounded
 
 
-def test_recomputed_activations_change_nothing(
-    prepared: Path, trained: Path, finish: Callable[[Path], None], tmp_path: Path
-) -> None:
+def test_ambers_own_loop_in_two_processes(prepared: Path, trained: Path, tmp_path: Path) -> None:
+    """bfloat16, compiled, activations computed again, micro-batches: all at once, as the 7 B recipe has it."""
     out = tmp_path / "micro"
     shutil.copytree(prepared, out)
-    change(out, lambda recipe: replace(recipe, loop=replace(recipe.loop, recompute=True)))
-    finish(out)
-    close(lines(out), lines(trained), 1e-6)
+    options: dict[str, Any] = {
+        "compute_dtype": "bfloat16",
+        "compiled": True,
+        "recompute": True,
+        "micro_batch": 3,
+    }
+    change(out, lambda recipe: replace(recipe, loop=replace(recipe.loop, **options)))
+    recipe = read_recipe(out)
+    assert recipe is not None
+    with processes(recipe.loop) as here:
+        assert new_model(Path(), recipe, {"eos_token_id": 0}, here).is_gradient_checkpointing
+    with torchrun(out) as run:
+        _, error = run.communicate()
+    assert run.returncode == 0, error
+    assert {tensor.dtype for tensor in weights(out).values()} == {torch.float32}
+    for one, other in zip(lines(out), lines(trained), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=0.05)
 
 
 def test_compiled_training_agrees_with_plain_and_goes_on_with_the_same_bits(
@@ -195,7 +211,9 @@ def test_compiled_training_agrees_with_plain_and_goes_on_with_the_same_bits(
         if compiled:
             change(out, lambda recipe: replace(recipe, loop=replace(recipe.loop, compiled=True)))
     finish(plain)
+    graphs = counters["stats"]["unique_graphs"]
     finish(whole)
+    assert counters["stats"]["unique_graphs"] > graphs
     close(lines(whole), lines(plain), 5e-5)
     with start("run", "--out", stopped) as run:
         while run.poll() is None and not ((stopped / "metrics.jsonl").exists() and len(lines(stopped)) >= 12):

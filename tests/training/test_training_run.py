@@ -317,6 +317,17 @@ def test_changed_data_are_refused(prepared: Path, training: Training, tmp_path: 
     ).read_bytes()
 
 
+def test_a_state_that_cannot_be_saved_is_one_line(prepared: Path, training: Training, tmp_path: Path) -> None:
+    out = tmp_path / "micro"
+    shutil.copytree(prepared, out)
+    (out / "checkpoints").write_text("in the way")
+    error = training("run", "--out", out, expect=1).stderr.splitlines()[-1]
+    assert error.startswith(f"error: {out}: expected to save a state, found")
+    assert "Traceback" not in error
+    (out / "checkpoints").unlink()
+    assert "6 checkpoints" in training("run", "--out", out).stdout
+
+
 def test_an_unprepared_folder_names_the_first_step(training: Training, tmp_path: Path) -> None:
     error = training("run", "--out", tmp_path / "none", expect=1).stderr
     assert "python -m training prepare --out" in error

@@ -256,7 +256,7 @@ def test_a_run_that_continues_another_has_its_tokenizer(prepared: Path, tmp_path
     (tmp_path / "out").mkdir()
     (tmp_path / "out/parent").symlink_to(prepared / "tokenizer")
     mix = of_files(tmp_path, vocabulary=0, tokenizer="parent")
-    parent = Parent("micro", "ckpt_005", "0" * 64, optimizer=False)
+    parent = Parent("micro", "ckpt_005", "0" * 64, optimizer=False, given="micro@-1")
     prepare(replace(recipe_of(mix), parent=parent), tmp_path / "out")
     for path in (prepared / "tokenizer").iterdir():
         assert (tmp_path / "out/tokenizer" / path.name).read_bytes() == path.read_bytes()

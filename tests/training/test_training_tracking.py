@@ -70,4 +70,4 @@ def test_a_tracker_that_is_not_installed_names_its_package(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(TrainingError, match=r"--track wandb: expected the package wandb.*pip install wandb"):
-        open_tracker("wandb", tmp_path, micro())
+        open_tracker("wandb", tmp_path, micro(), 0)

@@ -11,6 +11,7 @@ from training.data.packs import Draw
 from training.data.rows import Numbers, Stream, held_out, random
 from training.data.sources import Documents, open_source
 from training.data.tokenizer import Coder, learned, read_tokenizer
+from training.series import PARENT
 
 __all__ = ["SAMPLE", "Body", "coder_for", "held_out_draws", "open_bodies", "stage_draws"]
 
@@ -49,7 +50,7 @@ def coder_for(recipe: Recipe, out: Path, bodies: dict[str, Body]) -> Coder:
     """The parent's tokenizer, the one the mix names, or one learned from a sample of what is trained on."""
     mix = recipe.mix
     if recipe.parent is not None:
-        return read_tokenizer(out / "parent")
+        return read_tokenizer(out / PARENT)
     if mix.tokenizer:
         return read_tokenizer(Path(mix.tokenizer))
     return learned(_sample(mix, bodies), mix.vocabulary, recipe.model.positions)

@@ -11,11 +11,9 @@ from typing import Any
 from training.config import Loop, Mix, Model, Recipe
 from training.errors import TrainingError
 from training.records import from_json
+from training.series import PARENT
 
-__all__ = ["PARENT", "mix_recipe", "read_mix"]
-
-PARENT = "parent"
-"""`Mix.tokenizer` of a run that continues another: the tokenizer is its parent's."""
+__all__ = ["mix_recipe", "read_mix"]
 
 
 def read_mix(path: Path, parent: bool = False) -> tuple[Mix, dict[str, Any] | None, dict[str, Any] | None]:
