@@ -193,7 +193,7 @@ def plot_correlation(
             else "no sequence is extractible, or each is"
         )
         raise Analysis360Error(f"undefined between every two checkpoints: {what}, or too few are shared")
-    side = min(max(4.2, 1.8 + 0.55 * len(names)), 7.5)
+    side = min(max(5.6, 1.8 + 0.55 * len(names)), 7.5)  # narrower, the note leaves no room for the map
     ax = axes_or_new(ax, side + 0.9, side)
     norm = Normalize(min(np.floor(10 * np.nanmin(r)) / 10, 0.9), 1)
     image = ax.imshow(masked(r), cmap="viridis", norm=norm, interpolation="nearest")
