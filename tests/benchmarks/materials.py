@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -115,11 +116,14 @@ def training_recipes(chunks: int, rows: int) -> list[Recipe]:
 def joined(prepared: Path, folder: Path, recipe: Recipe, chunks: int) -> str:
     """A copy of a prepared folder whose first chunks are one, for a recipe of the same mix."""
     from training.records import as_json
-    from training.series import RECIPE, TRAIN
+    from training.series import RECIPE, REPORT, TRAIN
 
     shutil.copytree(prepared, folder)
     rows = "".join((prepared / TRAIN.format(index=i)).read_text() for i in range(chunks))
     (folder / TRAIN.format(index=0)).write_text(rows)
+    report = json.loads((folder / REPORT).read_text())
+    report["files"][TRAIN.format(index=0)] = hashlib.sha256(rows.encode()).hexdigest()
+    (folder / REPORT).write_text(json.dumps(report))
     stages = (replace(recipe.mix.stages[0], chunks=1),)
     one = replace(recipe, mix=replace(recipe.mix, stages=stages, rows=chunks * recipe.mix.rows))
     (folder / RECIPE).write_text(json.dumps(as_json(one)))
