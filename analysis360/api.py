@@ -72,18 +72,19 @@ def memorization(
     kind = resolve_kind(engine) if compute or engine == "auto" else engine
     if compute:
         check_options(kind, vllm)
-        check_parts(series.checkpoints[0], vllm)
     how = Settings(prompt_tokens, continuation_tokens, seed, _dtype(dtype, series), kind, compat, metric)
     selected = _selected(series, ckpts, shard, sequences, out)
     store = Store(out, series.name)
     model = series.manifest.model
     blank = Memorization([], {}, how, model.eos_token_id, model.pad_token_id)
-    if compute:
-        store.prepare()
-    elif not store.folder(blank.name, blank.settings()).exists():
+    if not compute and not store.folder(blank.name, blank.settings()).exists():
         raise _not_stored(store, blank)
     _check_window(series, how)
     selected, failures = _readable(selected, progress)
+    if compute:
+        for first in selected[:1]:
+            check_parts(first, vllm)
+        store.prepare()
     plan = _plan(series, selected, chunks)
     pieces = _pieces(series, plan)
     panels = {

@@ -16,6 +16,8 @@ from analysis360.metrics import read_log
 from analysis360.results import MemorizationResult
 from analysis360.series import Series
 
+MEMORIZED = ("summary", "figure7_distribution", "figure8_chunks", "figure9_score")
+MEMORIZED += ("figure9_extractible", "exposure", "canaries")
 NEED_SCORES = ("figure7_distribution", "figure9_score", "exposure")
 Drawings = dict[str, Callable[[], Axes]]
 
@@ -59,7 +61,7 @@ def draw_training(series: Series, to: Path, missing: NotStoredError) -> Iterator
     _prepare(to)
     for name, ax in drawn.items():
         yield _save(ax, to / name)
-    yield f"not drawn: what is memorized: {missing}"
+    yield f"not drawn: what is memorized: {missing}{_remove(to, MEMORIZED)}"
 
 
 def _prepare(to: Path) -> None:

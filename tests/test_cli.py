@@ -176,6 +176,9 @@ def test_training_is_drawn_before_anything_is_scored(small_series: Path, tmp_pat
     text = "".join(json.dumps(line) + "\n" for line in [*steps, event]) + '{"step": 20, "tok'
     series = with_metrics(small_series, tmp_path / "series", text)
     drawn = ("--out", tmp_path / "results", "--engine", "torch", "--to", tmp_path / "f")
+    stale = tmp_path / "f/figure8_chunks.png"
+    stale.parent.mkdir()
+    stale.write_bytes(b"of another result")
     done = run("figures", "--series", series, *drawn)
     assert done.returncode == 0, done.stderr
     *names, why = done.stdout.splitlines()
@@ -185,7 +188,7 @@ def test_training_is_drawn_before_anything_is_scored(small_series: Path, tmp_pat
         f"{base.name}.{suffix}" for base in bases for suffix in ("png", "pdf")
     }
     assert why.startswith("not drawn: what is memorized: no results of these settings in ")
-    assert why.endswith("run `analysis360 memorization` first")
+    assert why.endswith(f"run `analysis360 memorization` first; removed from an earlier run: {stale}")
     wrong = run("figures", "--series", series, "--ckpts", "9:12", *drawn)
     assert wrong.returncode == 2
 

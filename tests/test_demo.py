@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import re
 import shlex
 import shutil
@@ -74,8 +75,9 @@ def test_the_loss_is_the_golden_curve(demo: tuple[Path, str]) -> None:
     listed = "".join(
         f"{name} {sha}\n" for name, sha in sorted(files.items()) if name.startswith("data/train/")
     )
-    if hashlib.sha256(listed.encode()).hexdigest() != golden["data"]:
+    if platform.python_version() != golden["made_on"]["python"]:
         pytest.skip("another Python brings another standard library, and so another text")
+    assert hashlib.sha256(listed.encode()).hexdigest() == golden["data"]
     steps = pd.read_json(out / "metrics.jsonl", lines=True)
     losses = steps.groupby("chunk")["loss"].mean().to_numpy()
     assert losses[0] == pytest.approx(golden["losses"][0], abs=0.01)

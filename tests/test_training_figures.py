@@ -119,6 +119,11 @@ def test_a_stage_that_comes_again_with_the_first_chunks_is_a_stretch_of_its_own(
     assert "2 stages" in note(ax)
 
 
+def test_a_stage_named_like_a_formula_is_a_name(tmp_path: Path) -> None:
+    ax = plot_loss(run(400, ("$x_{$", "50 % $a$")))
+    save(ax.figure, tmp_path / "drawn")  # a formula that does not parse would stop it
+
+
 def test_names_of_many_stages_never_overlap() -> None:
     names = tuple(f"stage {i} of web text" for i in range(25))
     ax = figures.plot_loss(run(500, names))

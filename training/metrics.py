@@ -147,4 +147,4 @@ def peak_memory_mb(device: torch.device) -> float:
     """The most memory this process held, MB: of the GPU, or resident."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)

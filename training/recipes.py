@@ -39,7 +39,7 @@ def tiny() -> Recipe:
 
 
 def tiny_360() -> Recipe:
-    """360 checkpoints of the same Llama, so that `--ckpts 0:360:36` means on a laptop what it means for Amber."""
+    """360 checkpoints of the same Llama, so that `--ckpts 0:360:36` means on two cores what it means for Amber."""
     takes = (_rows(DOCS, 600), _rows(STDLIB, 12_000), _rows(CODECS, 770), _rows(PLAYS, 9_670))
     levels = ((48, 2), (32, 2), (16, 2), (8, 2), (4, 2), (2, 2), (1, 2))
     # The most repeated fall just before a checkpoint of 35:360:36, where their effect is freshest.
