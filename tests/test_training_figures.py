@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import time
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -120,8 +121,8 @@ def test_a_stage_that_comes_again_with_the_first_chunks_is_a_stretch_of_its_own(
 
 
 def test_a_stage_named_like_a_formula_is_a_name(tmp_path: Path) -> None:
-    ax = plot_loss(run(400, ("$x_{$", "50 % $a$")))
-    save(ax.figure, tmp_path / "drawn")  # a formula that does not parse would stop it
+    ax = figures.plot_loss(run(400, ("$x_{$", "50 % $a$")))
+    figures.save(ax.figure, tmp_path / "drawn")  # a formula that does not parse would stop it
 
 
 def test_names_of_many_stages_never_overlap() -> None:
