@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -47,26 +47,26 @@ def processes(loop: Loop) -> Iterator[Processes]:
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(max(1, loop.threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-    sharded = launched or loop.compute_dtype != "float32"
-    if not sharded:
-        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # so it is
-        yield Processes(0, 1, device, sharded=False, saving=None)
-        return
-    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    with ExitStack() as ends:
+        if not cuda:  # fused operators would add in the order in which threads come
+            ends.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
+            torch.use_deterministic_algorithms(True)
+        if not launched and loop.compute_dtype == "float32":
+            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # so it is
+            yield Processes(0, 1, device, sharded=False, saving=None)
+            return
+        _join("cpu:gloo,cuda:nccl" if cuda else "gloo", launched)
+        ends.callback(dist.destroy_process_group)
+        saving = dist.new_group(backend="gloo")
+        yield Processes(dist.get_rank(), dist.get_world_size(), device, sharded=True, saving=saving)
+
+
+def _join(backend: str, launched: bool) -> None:
     if launched:
         dist.init_process_group(backend, timeout=PATIENCE)
     else:
-        dist.init_process_group(
-            backend,
-            store=dist.HashStore(),  # type: ignore[attr-defined]
-            rank=0,
-            world_size=1,
-        )
-    try:
-        saving = dist.new_group(backend="gloo")
-        yield Processes(dist.get_rank(), dist.get_world_size(), device, sharded=True, saving=saving)
-    finally:
-        dist.destroy_process_group()
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
 def agreed(here: Processes, asked: Sequence[int]) -> int:

@@ -54,9 +54,7 @@ def tiny_360() -> Recipe:
             vocabulary=2048,
             longest=1 << 20,
             held_out_chunks=16,
-            canaries=Canaries(
-                levels, one_chunk, never=64, duplicates=((16, 8), (4, 8)), even=((128, 1), (64, 2))
-            ),
+            canaries=Canaries(levels, one_chunk, never=64, even=((128, 1), (64, 2))),
         ),
         model=Model(hidden=192, layers=3, heads=6, intermediate=512, vocabulary=2048),
         loop=Loop(batch=4, rates=(Rate(peak=5e-3, last=5e-4, warm_up=200),), compiled=True),

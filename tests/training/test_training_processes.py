@@ -209,7 +209,7 @@ def test_compiled_training_agrees_with_plain_and_goes_on_with_the_same_bits(
         compiled = out != plain
         change(out, lambda recipe: replace(recipe, loop=replace(recipe.loop, batch=10)))
         if compiled:
-            change(out, lambda recipe: replace(recipe, loop=replace(recipe.loop, compiled=True)))
+            change(out, lambda recipe: replace(recipe, loop=replace(recipe.loop, compiled=True, threads=2)))
     finish(plain)
     graphs = counters["stats"]["unique_graphs"]
     finish(whole)
