@@ -16,8 +16,10 @@ from analysis360.metrics import read_log
 from analysis360.results import MemorizationResult
 from analysis360.series import Series
 
-MEMORIZED = ("summary", "figure7_distribution", "figure8_chunks", "figure9_score")
-MEMORIZED += ("figure9_extractible", "exposure", "canaries")
+MEMORIZED = (
+    *("summary", "figure7_distribution", "figure8_chunks", "figure9_score", "figure9_extractible"),
+    *("exposure", "canaries"),
+)
 NEED_SCORES = ("figure7_distribution", "figure9_score", "exposure")
 Drawings = dict[str, Callable[[], Axes]]
 

@@ -271,14 +271,14 @@ def _legend_below(ax: Axes, drop: float) -> None:
     ax.legend(loc="upper left", fontsize=size, frameon=False, **box, **room)
 
 
-def _plain(name: str) -> str:
+def _literal(name: str) -> str:
     """A name from a file is never a formula."""
     return name.replace("$", r"\$")
 
 
 def _width(text: str, size: float) -> float:
     """Points that a text takes, without drawing it."""
-    return float(TextPath((0, 0), _plain(text), size=size).get_extents().width)
+    return float(TextPath((0, 0), _literal(text), size=size).get_extents().width)
 
 
 def _points_wide(ax: Axes) -> float:
@@ -370,7 +370,7 @@ def _stages(ax: Axes, run: Run, *, named: bool) -> float:
         place: dict[str, Any] = {"textcoords": "offset points", "xycoords": "axes fraction"}
         above = (0, 4 + 11 * row)
         ax.annotate(
-            _plain(stage.name), (middle / width, 1), above, fontsize=size, color=INK, ha="center", **place
+            _literal(stage.name), (middle / width, 1), above, fontsize=size, color=INK, ha="center", **place
         )
     return 11.0 * sum(free > -np.inf for free in taken) + 2
 

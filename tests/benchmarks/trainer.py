@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 SAME = {"of all steps": 0.005, "held-out, at the end": 0.02}
 """How far the losses of two contestants may be apart, relatively. Compiled code rounds in other places, and
-at these learning rates that grew to 0.0002 and 0.005; another seed is 0.018 and 0.04 away."""
+at these learning rates that grows to some thousandths; another seed is 0.018 and 0.04 away."""
 
 
 class Clock:
