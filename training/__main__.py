@@ -4,13 +4,14 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from analysis360.errors import Analysis360Error
 from training.config import Recipe
 from training.errors import StoppedError, TrainingError
+from training.publishing.arguments import check_license, check_repository
 from training.recipes import RECIPES
 
 __all__ = ["main"]
@@ -92,16 +93,36 @@ def _parser() -> argparse.ArgumentParser:
     publish = commands.add_parser("publish", help="upload the series to a Hub, a branch a checkpoint")
     publish.add_argument("run", type=Path, metavar="RUN", help="folder of the series")
     publish.add_argument(
-        "--to", required=True, metavar="ORG/NAME", help="repository; data go to ORG/NAME-data"
+        "--to",
+        type=_checked(check_repository, "--to"),
+        required=True,
+        metavar="ORG/NAME",
+        help="repository; data go to ORG/NAME-data",
     )
     publish.add_argument("--endpoint", metavar="URL", help="address of the Hub (default: HF_ENDPOINT)")
     publish.add_argument("--private", action="store_true", help="make both repositories private")
     publish.add_argument(
-        "--license", metavar="ID", help="for the cards, such as apache-2.0 (default: none named)"
+        "--license",
+        type=_checked(check_license, "--license"),
+        metavar="ID",
+        help="for the cards, such as apache-2.0 (default: none named)",
     )
     for command in (prepare, run, trace):
         command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the series")
     return parser
+
+
+def _checked(check: Callable[[str], None], option: str) -> Callable[[str], str]:
+    """The type of an option: what the check refuses is a wrong argument."""
+
+    def value(text: str) -> str:
+        try:
+            check(text)
+        except TrainingError as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix(f"{option}: ")) from None
+        return text
+
+    return value
 
 
 def _prepare(arguments: argparse.Namespace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import pytest
 import yaml
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-from released_run import ORDER, ROW_TOKENS, SOURCES, VOCABULARY, released_run
+from released_run import ORDER, ROW_TOKENS, SOURCES, VOCABULARY, recipe, released_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import analysis360 as a360
@@ -27,9 +29,13 @@ from analysis360.doctor import doctor
 from analysis360.doctor.standing import REPORT as COUNTED
 from analysis360.loopback import Fault, Loopback
 from training.__main__ import main
+from training.config import Loop, Parent
+from training.data.mix import read_mix
 from training.errors import TrainingError
+from training.publishing.card import AS_MIX
 from training.publishing.publish import publish
 from training.publishing.readme import BEGIN, END
+from training.records import as_json, from_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL, DATA = "org/released", "org/released-data"
@@ -100,7 +106,7 @@ def tables(card: str) -> dict[str, list[list[str]]]:
             for row in lines[index + 1 :]:
                 if not row.startswith("|"):
                     break
-                rows.append([cell.strip() for cell in row.replace("\\|", "¦").strip("|").split("|")])
+                rows.append([html.unescape(cell.strip()) for cell in row.strip("|").split("|")])
             found[f"{section}/{lines[index - 1].strip('|').split('|')[0].strip()}"] = rows
     return found
 
@@ -123,18 +129,18 @@ def test_the_tables_of_the_card_are_what_the_files_say(hub: Loopback, run: Path)
             part: sum(len(row["token_ids"]) for row in some if name in (row["source"], "**total**"))
             for part, some in (("all", rows), ("first", first), ("held out", held_out))
         }
-        assert line[0] == name.replace("|", "¦")
+        assert line[0] == name
         assert number(line[1]) == of["all"]
         assert line[2] == f"{100 * of['all'] / (len(rows) * ROW_TOKENS):.2f} %"
         assert [number(cell) for cell in line[5:7]] == [of["first"], of["all"] - of["first"]]
         assert (0 if line[7] == "–" else number(line[7])) * ROW_TOKENS == of["held out"]
-    assert [line[3] for line in found["Data/source"]] == ["1,234", "56", "–", "1,290"]
+    assert [line[3] for line in found["Data/source"]] == ["1,234", "56", "0", "1,290"]
     assert [line[4] for line in found["Data/source"]] == ["1.25", "–", "–", "–"]
-    assert [line[8] for line in found["Data/source"]] == ["17", "5", "–", "22"]
+    assert [line[8] for line in found["Data/source"]] == ["17", "5", "0", "22"]
     assert found["Data/times planted"] == [
-        ["0", "–", "–", "1", "–"],
-        ["2", "1", "1", "–", "–"],
-        ["3", "–", "–", "–", "1"],
+        ["0", "0", "0", "1", "0"],
+        ["2", "1", "1", "0", "0"],
+        ["3", "0", "0", "0", "1"],
     ]
     model = AutoModelForCausalLM.from_pretrained(folder / "ckpt_004")
     shape = dict(found["Model/"])
@@ -150,12 +156,16 @@ def test_how_it_was_trained_and_every_checkpoint(hub: Loopback, run: Path) -> No
     said = dict(found["Training/"])
     assert said["Optimiser"] == "AdamW, betas 0.9 and 0.95, epsilon 1e-08"
     assert said["Batch"] == "4 rows, 128 targets"
-    assert said["Learning rate, first"] == "up to 0.003 in 2 warm-up steps, then linear to 3e-05 at step 30"
-    assert said["Learning rate, second"] == "up to 0.001 in 1 warm-up steps, then cosine to 0.0001 at step 6"
+    assert said["Learning rate, first"] == (
+        "up to 0.003 over 2 steps, then linear to 3e-05 over 28 steps, of which the stage takes 1 to 9 of 30"
+    )
+    assert said["Learning rate, second"] == (
+        "up to 0.001 over 1 step, then cosine to 0.0001 over 5 steps, of the stage"
+    )
     assert (said["Steps"], said["Chunks"]) == ("15 of 15", "5 of 5, 3 steps each")
     assert said["Targets in all"] == "1,920 of 1,920"
     assert said["Started from"] == "random weights"
-    assert "tokenizers 0.22.9" in said["Software"]
+    assert "tokenizers 0.22.9" in said["Data prepared with"]
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").open()]
     steps = pd.DataFrame([line for line in metrics if "event" not in line])
     means = steps.groupby("position").loss.mean()
@@ -169,7 +179,7 @@ def test_how_it_was_trained_and_every_checkpoint(hub: Loopback, run: Path) -> No
     assert [line[0].strip("`") for line in found["Metrics/field"]] == list(steps.columns)
     card = card_of(hub)
     assert "15 steps, a line each; 3.8 seconds. Loss 6.0000 at step 0, 4.0000 at step 14." in card
-    assert "Largest spike: 1.75 at step 14." in card
+    assert "Largest spike: none of 6 or more." in card  # 1.75 is the largest there is
     assert [line[:2] for line in found["What is here/column of LLM360's Table 1"]] == [
         ["Training code", "no"],
         ["Training configuration", "yes"],
@@ -315,7 +325,7 @@ def test_what_a_person_wrote_stays(hub: Loopback, run: Path, tmp_path: Path) -> 
     card = card_of(hub)
     before, after = card.split(BEGIN)[0], card.split(END)[1]
     mine = (
-        before.replace("- llama", "- llama\n- mine")
+        before.replace('- "llama"', '- "llama"\n- mine')
         + "Read this first.\n\n"
         + BEGIN
         + "\nold"
@@ -378,14 +388,16 @@ def test_doctor_finds_the_configuration_and_the_mix(hub: Loopback, run: Path, tm
         assert verdicts["data mix and sources"] == "partly"
 
 
-@pytest.mark.parametrize("arguments", [["--to", "tiny"], ["--to", "org/t", "--license", "my: license"]])
+@pytest.mark.parametrize(
+    "arguments", [["--to", "tiny"], ["--to", "org/a--b"], ["--to", "org/t", "--license", "my: license"]]
+)
 def test_wrong_values_are_one_line(
     run: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["publish", str(run), *arguments, "--endpoint", "http://127.0.0.1:9"]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {arguments[-2]}: expected ")
-    assert error.count("\n") == 1
+    with pytest.raises(SystemExit) as stopped:
+        main(["publish", str(run), *arguments, "--endpoint", "http://127.0.0.1:9"])
+    assert stopped.value.code == 2
+    assert f"error: argument {arguments[-2]}: expected " in capsys.readouterr().err
 
 
 def test_the_old_form_is_refused(run: Path) -> None:
@@ -401,7 +413,7 @@ def test_what_the_trainer_left_is_published_and_can_be_made_again(
     found, report = tables(card_of(hub)), json.loads((trained / "data/report.json").read_text())
     shown = {line[0]: (number(line[1]), line[3]) for line in found["Data/source"][:-1]}
     for name, counts in report["sources"].items():
-        assert shown[name] == (counts["tokens"], f"{counts['documents']:,}" if counts["documents"] else "–")
+        assert shown[name] == (counts["tokens"], f"{counts['documents']:,}")
     metrics = pd.DataFrame([json.loads(line) for line in (trained / "metrics.jsonl").open()])
     means = metrics.groupby("chunk").loss.mean()
     assert [line[3] for line in found["Checkpoints/checkpoint, its branch"]] == [
@@ -417,3 +429,163 @@ def test_what_the_trainer_left_is_published_and_can_be_made_again(
     assert main(["prepare", "--out", str(tmp_path / "again")]) == 0
     for name, digest in json.loads(read(hub, "data/report.json", "dataset"))["files"].items():
         assert hashlib.sha256((tmp_path / "again" / name).read_bytes()).hexdigest() == digest
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    """The finished run, to be changed."""
+    return Path(shutil.copytree(run, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_private_is_not_sent_to_a_public_repository(
+    hub: Loopback, run: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_anyone")
+    api, public = HfApi(endpoint=hub.endpoint), MODEL if kind == "model" else DATA
+    api.create_repo(public, repo_type=kind, private=False)
+    before = api.list_repo_refs(public, repo_type=kind)
+    hub.counts.clear()
+    with pytest.raises(TrainingError, match=f"{public}: expected a private repository"):
+        send(hub, run, private=True)
+    assert not [seen for seen in hub.counts.seen if seen.kind == "upload" or "/commit/" in seen.path]
+    assert api.list_repo_refs(public, repo_type=kind) == before
+    api.update_repo_settings(public, repo_type=kind, private=True)
+    assert "5 checkpoints" in send(hub, run, private=True)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("data/report.json", "["),
+        ("data/report.json", "[]"),
+        ("data/report.json", "[1]"),
+        ("data/report.json", '{"sources": []}'),
+        ("data/report.json", '{"sources": {"books": 1}}'),
+        ("data/report.json", '{"sources": {"books": {"tokens": "many"}}}'),
+        ("data/report.json", '{"canaries": [{}]}'),
+        ("data/report.json", '{"made_with": []}'),
+        ("metrics.jsonl", '{"step": 0}\n'),
+        ("metrics.jsonl", "[]\n"),
+        ("metrics.jsonl", '{"step": 0, "chunk": 0, "loss": 1, "tokens": "x"}\n'),
+        ("metrics.jsonl", '{"step": 0, "chunk": 0, "loss": 1, "spike": []}\n'),
+        ("metrics.jsonl", "\udcff\n"),
+        ("data/documents.parquet", "no Parquet"),
+        ("recipe.json", "[]"),
+        ("series.toml", 'name = "released"\ndata = 1\n'),
+        ("series.toml", "canaries"),
+        ("series.toml", "order"),
+    ],
+)
+def test_what_is_damaged_here_is_not_blamed_on_the_hub(copy: Path, name: str, text: str) -> None:
+    file = copy / name
+    if text in ("canaries", "order"):  # one wrong value in a manifest that is whole but for it
+        lines = [
+            f"{text} = 3" if line.startswith(f"{text} =") else line for line in file.read_text().splitlines()
+        ]
+        text = "\n".join(
+            ["canaries = 3", *lines[: lines.index("[canaries]")]] if text == "canaries" else lines
+        )
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises((TrainingError, a360.SeriesError)) as error:
+        publish(copy, MODEL, endpoint="http://127.0.0.1:9", report=lambda line: None)
+    assert name in str(error.value)
+    assert "127.0.0.1" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_wrong_folder_is_one_line_and_is_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for name, found in (("typo/deep", "none"), ("file", "a file")):
+        assert main(["publish", str(tmp_path / name), "--to", MODEL, "--endpoint", "http://127.0.0.1:9"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {tmp_path / name}: expected the folder of a series, found {found}; ")
+        assert error.count("\n") == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_no_password_is_printed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["publish", str(run), "--to", MODEL, "--endpoint", "http://me:secret@127.0.0.1:9"]
+    assert main(command) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: http://127.0.0.1:9: expected a Hub that takes it in")
+    assert "secret" not in captured.err + captured.out
+
+
+def test_what_a_longer_publish_left_is_told(hub: Loopback, run: Path) -> None:
+    send(hub, run)
+    upload(hub, "old.json", "{}")
+    upload(hub, "data/train/train_005.jsonl", "{}", "dataset")
+    HfApi(endpoint=hub.endpoint).create_branch(MODEL, branch="ckpt_005")
+    summary, lines = send(hub, run)
+    assert ", 0 files sent" in summary
+    assert [line.split(";")[0] for line in lines[-3:]] == [
+        f"{DATA}@main also holds data/train/train_005.jsonl",
+        f"{MODEL}@main also holds old.json",
+        f"{MODEL} also has the branches ckpt_005",
+    ]
+
+
+def test_the_cards_lead_to_the_hub_they_are_on(hub: Loopback, run: Path) -> None:
+    send(hub, run)
+    model, data = card_of(hub), card_of(hub, "dataset")
+    assert f"({hub.endpoint}/datasets/{DATA})" in model
+    assert f"set `HF_ENDPOINT={hub.endpoint}` in the environment first" in model
+    assert f"({hub.endpoint}/{MODEL})" in data
+    assert "https://" not in model + data
+
+
+def test_numbers_are_called_what_they_are(hub: Loopback, copy: Path) -> None:
+    """A chunk was abandoned, and one more is under way."""
+    with (copy / "metrics.jsonl").open("a") as file:
+        for step in (15, 16):
+            line = {"step": step, "chunk": 2, "position": 5, "tokens": 128 * (step + 1), "loss": 1.0}
+            file.write(json.dumps(line | {"seconds": 9.0, "spike": 99.0}) + "\n")
+    lines = (copy / "metrics.jsonl").read_text().replace('"spike": 1.75', '"spike": 6.5')
+    (copy / "metrics.jsonl").write_text(lines)
+    send(hub, copy)
+    model, data = card_of(hub), card_of(hub, "dataset")
+    assert "15 steps, a line each; 3.8 seconds. Loss 6.0000 at step 0, 4.0000 at step 14." in model
+    assert "Largest spike: 6.5 at step 14. 2 more steps belong to no checkpoint that is here." in model
+    assert "The data, in the order of training" not in model
+    assert "As prepared, in 5 chunks:" in model
+    assert dict(tables(model)["Training/"])["Stage first"] == "3 chunks planned"
+    assert f"Prepared for [{MODEL}]" in data
+    assert "Trained on so far: 4 of them." in data
+
+
+def test_a_descendant_is_made_again_from_its_recipe(hub: Loopback, copy: Path, tmp_path: Path) -> None:
+    made = replace(
+        recipe(),
+        mix=replace(recipe().mix, vocabulary=0, tokenizer="parent"),
+        parent=Parent("tiny", "ckpt_020", "0" * 64, True, "/home/me/tiny@ckpt_020"),
+    )
+    (copy / "recipe.json").write_text(json.dumps(as_json(made)))
+    _, lines = send(hub, copy)
+    assert lines[0] == "recipe.json: parent.given is a path of this machine, and is published as it is"
+    card = card_of(hub)
+    assert "/home/me" not in card
+    commands = card.split("## Reproduce")[1].split("```")[1].strip().splitlines()
+    assert "python -m training prepare --from tiny@ckpt_020 --mix released.toml --out released" in commands
+    assert "--local-dir released-recipe" in commands[0]
+    mix = tmp_path / "mix.toml"
+    subprocess.run([sys.executable, "-c", AS_MIX, str(copy / "recipe.json"), str(mix)], check=True)
+    read_back, model, loop = read_mix(mix, parent=True)
+    assert (read_back, model, from_json(Loop, loop)) == (made.mix, None, made.loop)
+
+
+def test_a_tokenizer_that_was_brought_is_a_note(hub: Loopback, copy: Path) -> None:
+    made = replace(recipe(), mix=replace(recipe().mix, vocabulary=0, tokenizer="/home/me/tokenizer"))
+    (copy / "recipe.json").write_text(json.dumps(as_json(made)))
+    _, lines = send(hub, copy)
+    assert lines[0].startswith("recipe.json: mix.tokenizer is a path of this machine")
+    assert "the recipe's `mix.tokenizer` has to be a folder with that one" in card_of(hub)
+    assert "/home/me" not in card_of(hub)
+
+
+def test_offline_is_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(TrainingError, match="found offline mode; unset HF_HUB_OFFLINE"):
+        publish(run, MODEL, endpoint="http://127.0.0.1:9", report=lambda line: None)

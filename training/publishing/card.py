@@ -4,17 +4,24 @@ Every number comes from a file of the series; what no file says is left out, and
 card says so.
 """
 
-import json
 import re
+import shlex
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+from urllib.parse import urlsplit
 
 from analysis360 import __version__
-from training.publishing.readme import head
+from training.config import Parent
+from training.publishing.local import reading
+from training.publishing.readme import head, scalar
 from training.publishing.tables import (
+    HUB,
+    REMAKE,
     Release,
-    cell,
     checkpoint_table,
+    code,
     data_tables,
     is_state,
     metrics_table,
@@ -22,17 +29,23 @@ from training.publishing.tables import (
     table,
     training_table,
 )
+from training.records import as_json
 from training.series import RECIPE, REPORT
 
-__all__ = ["data_card", "data_head", "model_card", "model_head"]
+__all__ = ["absolute_paths", "data_card", "data_head", "model_card", "model_head"]
 
 DOCUMENTS = "data/documents.parquet"
 
 
 def model_head(release: Release, license: str | None) -> str:
     """The YAML of the model repository."""
-    kind = [f"- {release.kind}"] if release.kind else []
-    lines = ["library_name: transformers", "pipeline_tag: text-generation", "datasets:", f"- {release.data}"]
+    kind = [f"- {scalar(release.kind)}"] if release.kind else []
+    lines = [
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        "datasets:",
+        f"- {scalar(release.data)}",
+    ]
     return head(license, [*lines, "tags:", *kind, "- analysis360", "- llm360", "- training-checkpoints"])
 
 
@@ -44,7 +57,7 @@ def data_head(release: Release, license: str | None) -> str:
         lines += ["configs:", "- config_name: default", "  data_files:"]
         for section, split in names.items():
             if section in raw:
-                lines += [f"  - split: {split}", f"    path: {json.dumps(_glob(raw[section]['path']))}"]
+                lines += [f"  - split: {split}", f"    path: {scalar(_glob(raw[section]['path']))}"]
         if DOCUMENTS in release.series.data:
             lines += ["- config_name: documents", f"  data_files: {DOCUMENTS}"]
     return head(license, lines)
@@ -57,10 +70,11 @@ def _glob(path: str) -> str:
 def model_card(release: Release) -> str:
     """What the model repository's README.md says between the marks."""
     done, name = len(release.series.checkpoints), release.series.name
+    where = f"[{release.data}]({release.endpoint}/datasets/{release.data})"
+    what = "The data, in the order of training," if release.plain else "The data"
     first = (
         f"A series of {done:,} checkpoints of one run, each in a branch of its own; `main` holds the last of them, "
-        f"`{release.series.last}`. The data, in the order of training, are in "
-        f"[{release.data}](https://huggingface.co/datasets/{release.data}). Written from the files of `{cell(name)}` "
+        f"{code(release.series.last)}. {what} are in {where}. Written from the files of {code(name)} "
         f"by analysis360 {__version__}."
     )
     parts = [first, _contents(release), data_tables(release), model_table(release), training_table(release)]
@@ -73,8 +87,8 @@ def data_card(release: Release) -> str:
     """What the data repository's README.md says between the marks."""
     raw = release.series.raw
     first = (
-        f"What [{release.repository}](https://huggingface.co/{release.repository}) was trained on: "
-        f"{release.chunks:,} chunks of rows of token ids, each file in the order in which its rows were read."
+        f"Prepared for [{release.repository}]({release.endpoint}/{release.repository}): {release.chunks:,} chunks of "
+        f"rows of token ids, each file in the order in which its rows are read. {_trained(release)}"
     )
     lines = [("Training", raw["data"]["path"], f"{release.chunks:,}", "a chunk each")]
     if "held_out" in raw:
@@ -85,9 +99,9 @@ def data_card(release: Release) -> str:
     if REPORT in release.series.data:
         lines += [("Report", REPORT, "1", "counts by source, plantings, SHA-256 of every file")]
     if DOCUMENTS in release.series.data:
-        columns = ", ".join(f"`{cell(column)}`" for column in _columns(release.series.data[DOCUMENTS]))
+        columns = ", ".join(code(column) for column in _columns(release.series.data[DOCUMENTS]))
         lines += [("Documents", DOCUMENTS, "1", f"columns {columns}")]
-    files = table(["", "files", "number", ""], [(a, f"`{b}`", c, d) for a, b, c, d in lines])
+    files = table(["", "files", "number", ""], [(a, code(b), c, d) for a, b, c, d in lines])
     row = 'A row of JSON lines: `{"token_ids": [...], "source": "..."}`.'
     parts = [first, "## Files\n\n" + files, *([row] if raw["data"].get("format", "jsonl") == "jsonl" else [])]
     return "\n\n".join([*parts, data_tables(release), _order(release)])
@@ -96,7 +110,15 @@ def data_card(release: Release) -> str:
 def _columns(path: Path) -> list[str]:
     import pyarrow.parquet
 
-    return list(pyarrow.parquet.read_schema(path).names)
+    with reading(path, "a Parquet file", REMAKE):
+        return list(pyarrow.parquet.read_schema(path).names)
+
+
+def _trained(release: Release) -> str:
+    """How many of them were trained on, where that is known."""
+    if not release.order or None in release.order:
+        return "How many of them were trained on is not known."
+    return f"Trained on so far: {len({*release.order}):,} of them."
 
 
 def _contents(release: Release) -> str:
@@ -104,12 +126,14 @@ def _contents(release: Release) -> str:
     series = release.series
     states = [name for name in series.checkpoints if any(map(is_state, series.checkpoint(name)))]
     planned = release.recipe.mix.chunks if release.recipe else len(series.checkpoints)
-    known = bool(release.order) and "unknown" not in release.order
-    code = f"the `training` package of analysis360 (published with {__version__}), not in these repositories"
+    known = bool(release.order) and None not in release.order
+    trainer = (
+        f"the `training` package of analysis360 (published with {__version__}), not in these repositories"
+    )
     mix = f"{REPORT} of the data's repository"
     have, several = len(series.checkpoints), f"of {planned:,}"
     rows = [
-        ("Training code", "no", code),
+        ("Training code", "no", trainer),
         ("Training configuration", "yes" if RECIPE in series.extra else "no", RECIPE),
         ("Model checkpoints", _yes(have, planned), f"{have:,} {several}"),
         ("Optimizer checkpoints", _yes(len(states), planned), f"beside {len(states):,} {several}"),
@@ -128,12 +152,12 @@ def _order(release: Release) -> str:
     order, count = release.order, release.chunks
     if not order:
         return "## Order\n\nThe manifest does not say in which order the chunks were trained on."
-    times = Counter(chunk for chunk in order if isinstance(chunk, int))
+    times = Counter(order)
     never = [chunk for chunk in range(count) if not times[chunk]]
     often = [chunk for chunk in range(count) if times[chunk] > 1]
-    plain = order == list(range(len(order)))
-    lines = ["in the order of their numbers" if plain else f"in this order: {', '.join(map(str, order))}"]
-    lines += [f"never: {', '.join(map(str, never))}"] if never else []
+    places = ", ".join("unknown" if chunk is None else str(chunk) for chunk in order)
+    lines = ["in the order of their numbers" if release.plain else f"in this order: {places}"]
+    lines += [f"never: {', '.join(map(str, never))}"] if never and None not in order else []
     lines += [f"more than once: {', '.join(map(str, often))}"] if often else []
     return "## Order\n\nChunks trained on " + "; ".join(lines) + "."
 
@@ -144,9 +168,13 @@ def _use(release: Release) -> str:
     files, names = series.checkpoint(series.last), list(series.checkpoints)
     branch, count = names[len(names) // 2], len(names)
     lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
-    lines += [f'model = AutoModelForCausalLM.from_pretrained("{release.repository}", revision="{branch}")']
+    lines += [
+        f'model = AutoModelForCausalLM.from_pretrained("{release.repository}", revision={scalar(branch)})'
+    ]
     if any(name.startswith("tokenizer") for name in files):
-        lines += [f'tokenizer = AutoTokenizer.from_pretrained("{release.repository}", revision="{branch}")']
+        lines += [
+            f'tokenizer = AutoTokenizer.from_pretrained("{release.repository}", revision={scalar(branch)})'
+        ]
     elif any(name.startswith("tokenizer/") for name in series.extra):
         lines += [f'tokenizer = AutoTokenizer.from_pretrained("{release.repository}", subfolder="tokenizer")']
     else:
@@ -154,22 +182,67 @@ def _use(release: Release) -> str:
     ckpts = f"0:{count}:{max(1, count // 10)}"
     score = f"analysis360 memorization --series {release.repository} --ckpts {ckpts}"
     one, all_ = "\n".join(lines), f"{score}\nanalysis360 doctor {release.repository}"
-    return f"## Use\n\nOne checkpoint:\n\n```python\n{one}\n```\n\nThe series:\n\n```\n{all_}\n```"
+    where = ""
+    if urlsplit(release.endpoint).hostname != urlsplit(HUB).hostname:
+        setting = code(f"HF_ENDPOINT={release.endpoint}")
+        where = f"This Hub is not huggingface.co: set {setting} in the environment first.\n\n"
+    return f"## Use\n\n{where}One checkpoint:\n\n```python\n{one}\n```\n\nThe series:\n\n```\n{all_}\n```"
 
 
 def _again(release: Release) -> str:
-    if RECIPE not in release.series.extra or release.recipe is None:
+    """The commands that make the series again, and what they need."""
+    recipe = release.recipe
+    if RECIPE not in release.series.extra or recipe is None:
         return f"## Reproduce\n\nNot possible from here: there is no {RECIPE}."
-    name, needs = release.series.name, ""
-    if any(source.files for source in release.recipe.mix.sources):
-        needs = " It needs the text of its sources where the recipe says."
-    if release.recipe.parent:
-        needs += " It continues another run, whose checkpoint it needs as well."
-    lines = [
-        f"hf download {release.repository} {RECIPE} --local-dir {name}",
-        f"python -m training prepare --out {name}",
-        f"python -m training run --out {name}",
-    ]
-    same = f"`{REPORT}` has the SHA-256 of every file that `prepare` should make." if release.report else ""
-    text = f"`{RECIPE}` holds every number of the run.{needs} {same}".strip()
-    return f"## Reproduce\n\n{text}\n\n" + "```\n" + "\n".join(lines) + "\n```"
+    name, notes = release.series.name, [f"`{RECIPE}` holds every number of the run."]
+    if any(source.files for source in recipe.mix.sources):
+        notes += ["It needs the text of its sources where the recipe says."]
+    if recipe.parent:
+        notes += ["It continues another run, whose checkpoint it needs as well."]
+        folder, parent = f"{name}-recipe", _given(recipe.parent)
+        prepare = [f"python -c {shlex.quote(AS_MIX)} {folder}/{RECIPE} {name}.toml"]
+        prepare += [f"python -m training prepare --from {parent} --mix {name}.toml --out {name}"]
+    else:
+        folder, prepare = name, [f"python -m training prepare --out {name}"]
+        if recipe.mix.tokenizer:
+            notes += [
+                "Its tokenizer is not learned: the recipe's `mix.tokenizer` has to be a folder with that one."
+            ]
+    if release.report:
+        notes += [f"`{REPORT}` has the SHA-256 of every file that `prepare` should make."]
+    fetch = f"hf download {release.repository} {RECIPE} --local-dir {folder}"
+    lines = "\n".join([fetch, *prepare, f"python -m training run --out {name}"])
+    return f"## Reproduce\n\n{' '.join(notes)}\n\n```\n{lines}\n```"
+
+
+AS_MIX = (
+    "import json, sys, tomli_w; made = json.load(open(sys.argv[1])); "
+    'open(sys.argv[2], "w").write(tomli_w.dumps({**made["mix"], "loop": made["loop"]}))'
+)
+"""The data and the loop of a recipe as a mix file."""
+
+
+def _given(parent: Parent) -> str:
+    """SERIES@CKPT as it was asked for; the names alone where that is a path of this machine."""
+    names = (parent.given, f"{parent.series}@{parent.checkpoint}")
+    plain = (name for name in names if re.fullmatch(r"[\w./@:-]+", name) and not _absolute(name))
+    return next(plain, "SERIES@CKPT")
+
+
+def absolute_paths(release: Release) -> list[str]:
+    """Fields of the recipe that hold a path of this machine from its root."""
+    plain = as_json(release.recipe) if release.recipe else {}
+    return [name for name, text in _texts(plain, "") if _absolute(text)]
+
+
+def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Every string in a plain value, by the path of its field."""
+    if isinstance(value, str):
+        yield name, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _texts(item, f"{name}.{key}".lstrip("."))
+
+
+def _absolute(text: str) -> bool:
+    return text[:1] == "~" or PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()

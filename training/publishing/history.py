@@ -9,7 +9,7 @@ from typing import Any
 
 from training.errors import TrainingError
 
-__all__ = ["History", "Stay", "chunk_losses", "read_history"]
+__all__ = ["History", "Stay", "chunk_losses", "finished", "read_history"]
 
 
 @dataclass
@@ -19,15 +19,26 @@ class Stay:
     chunk: int
     position: Any
     """Where in the schedule; None where the metrics do not say."""
+    first: int
+    """The first step."""
     losses: list[float] = field(default_factory=list)
     """Loss of each step, in nats."""
+    targets: list[int] = field(default_factory=list)
+    """Targets of each step; 0 where the metrics do not say."""
     step: int = 0
     """The last step."""
+    tokens: int | None = None
+    """Targets of the run up to there."""
+    seconds: float = 0.0
+    """Of its steps together."""
+    spike: tuple[float, int] | None = None
+    """The largest spike and its step."""
 
     @property
     def mean(self) -> float:
-        """Mean loss of the steps."""
-        return math.fsum(self.losses) / len(self.losses)
+        """Mean loss of a target: the last step of a chunk may have fewer. Of a step where targets are not known."""
+        weights = self.targets if all(count > 0 for count in self.targets) else [1] * len(self.losses)
+        return math.fsum(a * b for a, b in zip(self.losses, weights, strict=True)) / sum(weights)
 
 
 @dataclass
@@ -40,29 +51,26 @@ class History:
     """In the order of training; what was abandoned is not among them."""
     abandoned: list[dict[str, Any]] = field(default_factory=list)
     """Chunks that were given up, as the metrics tell it."""
-    first: dict[str, Any] = field(default_factory=dict)
-    """The first step, as the metrics have it."""
     steps: int = 0
-    """Lines that are steps, those of abandoned chunks as well."""
-    seconds: float = 0.0
-    """Of all steps together."""
-    spike: tuple[float, int] | None = None
-    """The largest spike and its step."""
+    """Lines that are steps, those of abandoned and unfinished chunks as well."""
 
 
 def read_history(path: Path) -> History | None:
-    """The metrics of a run; None where there are none. A last line that was cut short is left out."""
+    """The metrics of a run; None where there are none. A last line that was cut short is left out.
+
+    Raises TrainingError naming the file and the line.
+    """
     if not path.is_file():
         return None
     history = History()
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, text in enumerate(file, 1):
-            if not text.endswith("\n"):
+            if not text.endswith(b"\n"):
                 break
             try:
                 line = json.loads(text)
                 _add_event(history, line) if "event" in line else _add_step(history, line)
-            except (ValueError, TypeError, KeyError) as error:
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
                 where, fix = f"{path}, line {number}", "mend the line or bring the file back"
                 raise TrainingError(
                     where, expected="a step or an event", found=repr(error), fix=fix
@@ -72,16 +80,20 @@ def read_history(path: Path) -> History | None:
 
 def _add_step(history: History, line: dict[str, Any]) -> None:
     place, stays = (line["chunk"], line.get("position")), history.stays
+    step, tokens = int(line["step"]), line.get("tokens")
+    last, before = (stays[-1].step, stays[-1].tokens) if stays else (-1, 0)
     if not stays or (stays[-1].chunk, stays[-1].position) != place:
-        stays.append(Stay(*place))
-    stays[-1].losses.append(math.nan if line["loss"] is None else float(line["loss"]))
-    stays[-1].step = int(line["step"])
+        stays.append(Stay(*place, first=step))
+    stay = stays[-1]
+    stay.losses.append(math.nan if line["loss"] is None else float(line["loss"]))
+    stay.step, stay.tokens = step, None if tokens is None else int(tokens)
+    known = step == last + 1 and before is not None and stay.tokens is not None
+    stay.targets.append((stay.tokens or 0) - (before or 0) if known else 0)
+    stay.seconds += float(line.get("seconds") or 0.0)
+    if line.get("spike") is not None:
+        stay.spike = max(stay.spike or (-math.inf, 0), (float(line["spike"]), step))
     history.fields += [name for name in line if name not in history.fields]
-    history.first = history.first or line
     history.steps += 1
-    history.seconds += line.get("seconds") or 0.0
-    if isinstance(line.get("spike"), float | int):
-        history.spike = max(history.spike or (-math.inf, 0), (line["spike"], line["step"]))
 
 
 def _add_event(history: History, line: dict[str, Any]) -> None:
@@ -94,12 +106,17 @@ def _add_event(history: History, line: dict[str, Any]) -> None:
         stays.pop()
 
 
-def chunk_losses(history: History | None, order: Sequence[Any]) -> list[float | None]:
-    """Mean loss of the chunk at each position of the order; None where the metrics do not have it."""
-    losses: list[float | None] = []
+def finished(history: History | None, order: Sequence[Any]) -> list[Stay | None]:
+    """Training on the chunk at each position of the order; None where the metrics do not have it."""
+    found: list[Stay | None] = []
     stays = list(history.stays) if history else []
     for chunk in order:
         start = next((index for index, stay in enumerate(stays) if stay.chunk == chunk), None)
-        losses.append(None if start is None else stays[start].mean)
+        found.append(None if start is None else stays[start])
         stays = stays if start is None else stays[start + 1 :]
-    return losses
+    return found
+
+
+def chunk_losses(history: History | None, order: Sequence[Any]) -> list[float | None]:
+    """Mean loss of the chunk at each position of the order; None where the metrics do not have it."""
+    return [None if stay is None else stay.mean for stay in finished(history, order)]

@@ -1,6 +1,7 @@
 """What the branches of a Hub are to hold, what they hold, and what a Hub answers when it does not take it in."""
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
-__all__ = ["Branch", "differing", "explained", "listed", "verify"]
+__all__ = ["KEPT", "Branch", "differing", "explained", "listed", "shown", "verify"]
+
+KEPT = (".gitattributes", "README.md")
+"""Files of a repository that are not ours to remove."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,28 @@ class Branch:
     """Of the commits."""
 
 
-def verify(api: "HfApi", branches: Sequence[Branch], endpoint: str) -> int:
-    """Compare every file with what the Hub lists now; returns how many. Raises TrainingError naming what differs."""
-    wrong = [
-        f"{target.repository}@{target.branch}/{path}"
-        for target in branches
-        for path in differing(target, listed(api, target))
-    ]
+def verify(api: "HfApi", branches: Sequence[Branch], endpoint: str) -> tuple[int, list[str]]:
+    """Compare every file with what the Hub lists now.
+
+    Returns how many there are, and a line for each place that holds more than that: an earlier, longer publish
+    may have left it. Raises TrainingError naming what differs.
+    """
+    wrong: list[str] = []
+    more: list[str] = []
+    for target in branches:
+        there = listed(api, target)
+        wrong += [f"{target.repository}@{target.branch}/{path}" for path in differing(target, there)]
+        if surplus := sorted(there.keys() - target.files.keys() - {*KEPT}):
+            more.append(f"{target.repository}@{target.branch} also holds {named(surplus)}")
     if wrong:
-        named = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        found, fix = f"others or none at {named}", "run the same command to send them again"
-        raise TrainingError(endpoint, expected="the files that were sent", found=found, fix=fix)
-    return sum(len(target.files) for target in branches)
+        found, fix = f"others or none at {named(wrong)}", "run the same command to send them again"
+        raise TrainingError(shown(endpoint), expected="the files that were sent", found=found, fix=fix)
+    ours = {target.branch for target in branches}
+    repository = branches[-1].repository
+    if other := sorted({branch.name for branch in api.list_repo_refs(repository).branches} - ours):
+        more.append(f"{repository} also has the branches {named(other)}")
+    note = "not of this folder: yours, or of an earlier publish, and then to be removed by hand"
+    return sum(len(target.files) for target in branches), [f"{line}; {note}" for line in more]
 
 
 def listed(api: "HfApi", target: Branch) -> dict[str, "RepoFile"]:
@@ -76,21 +90,52 @@ def _equal(file: Path | bytes, remote: "RepoFile") -> bool:
 
 @contextmanager
 def explained(endpoint: str) -> Iterator[None]:
-    """What the client raises, as one line; no token is in it."""
+    """What the client raises, as one line; no token and no password is in it."""
     from huggingface_hub.errors import HfHubHTTPError
-
-    from analysis360.hub.asking import one_line
 
     parents: list[type] = [base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"]
     connection: type[Exception] = parents[0]  # the base of the client's transport errors too
     try:
         yield
-    except (connection, RuntimeError, ValueError) as error:
-        reason = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-        status = getattr(getattr(reason, "response", None), "status_code", None)
-        fix = "log in with `hf auth login`" if status in (401, 403) else "run the same command to go on"
-        said = reason if isinstance(reason, Exception) else error
-        if isinstance(said, ValueError):  # what is wrong with a card comes in several lines
-            said = ValueError(" ".join(str(said).split()))
-        found = one_line(said)
-        raise TrainingError(endpoint, expected="a Hub that takes it in", found=found, fix=fix) from None
+    except (connection, RuntimeError, ValueError, OSError) as error:
+        raise _told(endpoint, error) from None
+
+
+def _told(endpoint: str, error: Exception) -> TrainingError:
+    """The line: who is to blame, in whose words, and the way out."""
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    from analysis360.hub.asking import one_line
+
+    cause, reason = error.__cause__, error
+    if isinstance(error, RuntimeError | LocalEntryNotFoundError) and isinstance(cause, Exception):
+        reason = cause
+    where = shown(endpoint)
+    if isinstance(reason, OfflineModeIsEnabled):
+        fix = "unset HF_HUB_OFFLINE"
+        return TrainingError(where, expected="a connection", found="offline mode", fix=fix)
+    if isinstance(reason, OSError) and reason.filename:
+        expected, found = "a file to read", reason.strerror or repr(reason)
+        return TrainingError(reason.filename, expected=expected, found=found, fix="mend that")
+    answers = (getattr(by, "response", None) for by in (reason, cause))
+    status = next((answer.status_code for answer in answers if answer is not None), None)
+    fixes = dict.fromkeys((401, 403), "log in with `hf auth login`")
+    fixes[400] = (
+        "mend what it names (the head of a README.md on the Hub, or --license), then run the same command"
+    )
+    said = getattr(reason, "server_message", None)
+    text = f"{status}: {said}" if said else str(reason) if isinstance(reason, ValueError) else ""
+    # In the Hub's words, which may take several lines; or in the client's first one.
+    found = shown(one_line(ValueError(" ".join(text.split())) if text else reason))
+    fix = fixes.get(status or 0, "run the same command to go on")
+    return TrainingError(where, expected="a Hub that takes it in", found=found, fix=fix)
+
+
+def shown(text: str) -> str:
+    """An address, or a text with some, without user and password."""
+    return re.sub(r"//[^/\s]*@", "//", text)
+
+
+def named(names: Sequence[str]) -> str:
+    """The first of several names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -2,30 +2,40 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from analysis360.loopback.published import MANIFEST_NAME, Published, published
+from analysis360.loopback.published import MANIFEST_NAME, published
 from training.errors import TrainingError
 from training.files import only_one
-from training.publishing.card import data_card, data_head, model_card, model_head
-from training.publishing.hub import Branch, differing, explained, listed, verify
-from training.publishing.readme import BEGIN, END, brought_up_to_date, check_license
-from training.publishing.tables import Release, release_of
+from training.publishing.arguments import check_license, check_repository
+from training.publishing.card import absolute_paths, data_card, data_head, model_card, model_head
+from training.publishing.hub import KEPT, Branch, differing, explained, listed, shown, verify
+from training.publishing.local import readable, reading
+from training.publishing.readme import BEGIN, END, brought_up_to_date
+from training.publishing.tables import HUB, Release, release_of
+from training.series import RECIPE
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 __all__ = ["publish"]
 
-HUB = "huggingface.co"
 CARD = "README.md"
 FILES_PER_COMMIT = 50
-KEPT = (".gitattributes", CARD)
-"""Files of a repository that are not ours to remove."""
 Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What README.md of a repository is made of."""
+
+    head: str
+    title: str
+    body: str
 
 
 def publish(
@@ -40,80 +50,89 @@ def publish(
     """Bring `repository` (`org/name`) and `org/name-data` to what the folder holds; returns a line that sums it up.
 
     What is there already, by SHA-256, is not sent again, so a run that was stopped goes on where it was.
-    Data comes first, then the checkpoints, and last `main` with series.toml, which makes the series complete.
-    In the end every file is compared with what the Hub lists. `endpoint` is a Hub's address; HF_ENDPOINT or
-    the Hugging Face Hub if it is None. Raises SeriesError for a folder that holds no series, and
-    TrainingError where the Hub refuses, cannot be reached, or lists other files than ours.
+    Everything of the folder is read first. Then data comes, then the checkpoints, and last `main` with series.toml,
+    which makes the series complete. In the end every file is compared with what the Hub lists. `endpoint` is a Hub's
+    address; HF_ENDPOINT or the Hugging Face Hub if it is None. Raises SeriesError for a folder that holds no series,
+    and TrainingError for files that are damaged, and where the Hub refuses, cannot be reached, lists other files than
+    ours, or holds in public what is to be `private`.
     """
-    endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or f"https://{HUB}").rstrip("/")
-    if repository.count("/") != 1 or not all(repository.split("/")):
-        fix = "give --to org/name"
-        raise TrainingError("--to", expected="an organisation and a name", found=repository, fix=fix)
+    endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+    check_repository(repository)
     check_license(license)
-    if urlsplit(endpoint).hostname != HUB:  # the transport of the Hugging Face Hub alone
+    if not out.is_dir():
+        found, fix = "a file" if out.exists() else "none", "give the folder that `run` filled"
+        raise TrainingError(out, expected="the folder of a series", found=found, fix=fix)
+    if urlsplit(endpoint).hostname != urlsplit(HUB).hostname:  # the transport of the Hugging Face Hub alone
         os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
     from huggingface_hub import HfApi
 
-    with only_one(out), explained(endpoint):
-        series = published(out)
-        release = release_of(out, series, repository)
-        api = HfApi(endpoint=endpoint, library_name="analysis360")
-        api.create_repo(release.data, repo_type="dataset", private=private, exist_ok=True)
-        api.create_repo(repository, private=private, exist_ok=True)
-        branches = [_data(api, release, license, report), *_checkpoints(series, repository)]
-        branches.append(_main(api, release, license, report))
-        sent = _send(api, repository, branches, report)
-        checked = verify(api, branches, endpoint)
+    with only_one(out):
+        with readable(out):
+            with reading(out / MANIFEST_NAME, "a manifest", "mend it"):
+                series = published(out)
+            release = release_of(out, series, repository, shown(endpoint))
+            data, *checkpoints, main = branches = _branches(release)
+            cards = _cards(release, license)
+        for field in absolute_paths(release):
+            report(f"{RECIPE}: {field} is a path of this machine, and is published as it is")
+        with explained(endpoint):
+            api = HfApi(endpoint=endpoint, library_name="analysis360")
+            _create(api, [data, main], private)
+            for target, card in zip((data, main), cards, strict=True):
+                target.files.update(_readme(api, target, card, license, report))
+            sent = _send(api, repository, branches, report)
+            checked, more = verify(api, branches, endpoint)
+    for line in more:
+        report(line)
     return (
-        f"{endpoint}/{repository}: {len(series.checkpoints)} checkpoints, {sent} files sent, the rest was there; "
+        f"{shown(endpoint)}/{repository}: {len(checkpoints)} checkpoints, {sent} files sent, the rest was there; "
         f"all {checked} are there as they are here"
     )
 
 
-def _data(api: "HfApi", release: Release, license: str | None, report: Report) -> Branch:
-    card = _card(api, release, "dataset", license, report)
-    return Branch("data", release.data, "dataset", "main", {**release.series.data, **card}, "Data")
-
-
-def _checkpoints(series: Published, repository: str) -> Iterator[Branch]:
+def _branches(release: Release) -> list[Branch]:
+    """The data, the checkpoints, and `main` with the last of them; the cards are still to come."""
+    series, repository = release.series, release.repository
+    branches = [Branch("data", release.data, "dataset", "main", {**series.data}, "Data")]
     for name in series.checkpoints:
-        files: dict[str, Path | bytes] = dict(series.checkpoint(name))
-        yield Branch(name, repository, "model", name, files, f"Checkpoint {name}")
-
-
-def _main(api: "HfApi", release: Release, license: str | None, report: Report) -> Branch:
-    series = release.series
-    files: dict[str, Path | bytes] = {**series.checkpoint(series.last), **series.extra}
-    files[MANIFEST_NAME] = series.manifest(release.repository, release.data)
+        files: dict[str, Path | bytes] = {**series.checkpoint(name)}
+        branches.append(Branch(name, repository, "model", name, files, f"Checkpoint {name}"))
+    files = {**series.checkpoint(series.last), **series.extra}
+    files[MANIFEST_NAME] = series.manifest(repository, release.data)
     files.pop(CARD, None)  # that of the checkpoint
-    files |= _card(api, release, "model", license, report)
-    return Branch("main", release.repository, "model", "main", files, "Manifest and last checkpoint")
+    return [*branches, Branch("main", repository, "model", "main", files, "Manifest and last checkpoint")]
 
 
-def _card(
-    api: "HfApi", release: Release, kind: str, license: str | None, report: Report
+def _cards(release: Release, license: str | None) -> tuple[Card, Card]:
+    """Of the data and of the model."""
+    name = release.repository.split("/")[1]
+    data = Card(data_head(release, license), f"Data of {name}", data_card(release))
+    return data, Card(model_head(release, license), name, model_card(release))
+
+
+def _create(api: "HfApi", targets: list[Branch], private: bool) -> None:
+    """Make the repositories. One that exists stays as it is, so it is asked whether it is private."""
+    for target in targets:
+        api.create_repo(target.repository, repo_type=target.kind, private=private, exist_ok=True)
+    for target in targets if private else ():
+        if api.repo_info(target.repository, repo_type=target.kind).private is not True:
+            expected, fix = "a private repository", "make it private in its settings, or leave --private out"
+            raise TrainingError(target.repository, expected=expected, found="a public one", fix=fix)
+
+
+def _readme(
+    api: "HfApi", target: Branch, card: Card, license: str | None, report: Report
 ) -> dict[str, Path | bytes]:
     """README.md as it is to be; nothing where a person wrote one without our marks."""
-    name = release.repository.split("/")[1]
-    if kind == "model":
-        repository, title, head, body = (
-            release.repository,
-            name,
-            model_head(release, license),
-            model_card(release),
-        )
-    else:
-        title, head, body = f"Data of {name}", data_head(release, license), data_card(release)
-        repository = release.data
     old = None
-    if api.file_exists(repository, CARD, repo_type=kind):
+    if api.file_exists(target.repository, CARD, repo_type=target.kind):
         with tempfile.TemporaryDirectory() as folder:
-            path = api.hf_hub_download(repository, CARD, repo_type=kind, cache_dir=folder)
+            path = api.hf_hub_download(target.repository, CARD, repo_type=target.kind, cache_dir=folder)
             old = Path(path).read_bytes().decode("utf-8", "surrogateescape")
-    text = brought_up_to_date(old, head, title, body, license)
+    text = brought_up_to_date(old, card.head, card.title, card.body, license)
     if text is None:
-        where = f"{CARD} of {repository}"
-        report(f"{where}: no marks of ours, so it stays as it is; add these for the tables: {BEGIN} {END}")
+        where = f"{CARD} of {target.repository}"
+        report(f"{where}: not these two marks, once and in order, so it stays as it is: {BEGIN} {END}")
         return {}
     return {CARD: text.encode("utf-8", "surrogateescape")}
 

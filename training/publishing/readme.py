@@ -1,29 +1,26 @@
 """README.md of a repository: its YAML head, and our part of it between two marks that a person may write around."""
 
+import json
 import re
 from collections.abc import Sequence
 
-from training.errors import TrainingError
-
-__all__ = ["BEGIN", "END", "brought_up_to_date", "check_license", "head"]
+__all__ = ["BEGIN", "END", "brought_up_to_date", "head", "scalar"]
 
 BEGIN = "<!-- analysis360: begin (what stands between the two marks is written anew by every publish) -->"
 END = "<!-- analysis360: end -->"
-OURS = re.compile(r"<!-- analysis360: begin\b[^>]*-->.*?<!-- analysis360: end -->", re.DOTALL)
+MARK = re.compile(r"<!-- analysis360: (begin|end)\b[^>]*-->")
 HEAD = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*\r?$\n?", re.DOTALL | re.MULTILINE)
 LICENSE = re.compile(r"^license:.*\n(?:[ \t-].*\n)*", re.MULTILINE)
 
 
-def check_license(license: str | None) -> None:
-    """Refuse what cannot be the id of a license; which ids there are, the Hub knows."""
-    if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
-        expected, fix = "an id of the Hub", "give one such as apache-2.0, or leave it out"
-        raise TrainingError("--license", expected=expected, found=repr(license), fix=fix)
+def scalar(text: str) -> str:
+    """A string in YAML, whatever is in it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def head(license: str | None, lines: Sequence[str]) -> str:
     """A YAML head. The license is in it only where one was given."""
-    return "\n".join(["---", *([f"license: {license}"] if license else []), *lines, "---", ""])
+    return "\n".join(["---", *([f"license: {scalar(license)}"] if license else []), *lines, "---", ""])
 
 
 def brought_up_to_date(
@@ -36,11 +33,10 @@ def brought_up_to_date(
     ours = f"{BEGIN}\n\n{body.strip()}\n\n{END}"
     if old is None:
         return f"{new_head}\n# {title}\n\n{ours}\n"
-    marked = OURS.findall(old)
-    if len(marked) != 1:
+    marks = list(MARK.finditer(old))
+    if [mark[1] for mark in marks] != ["begin", "end"]:
         return None
-    before, after = old.split(marked[0])
-    return _with_license(before + ours + after, license)
+    return _with_license(old[: marks[0].start()] + ours + old[marks[1].end() :], license)
 
 
 def _with_license(text: str, license: str | None) -> str:
@@ -49,6 +45,6 @@ def _with_license(text: str, license: str | None) -> str:
     found = HEAD.match(text)
     if found is None:
         return head(license, []) + "\n" + text
-    line = f"license: {license}\n"
-    inside = LICENSE.sub(line, found[1], count=1) if LICENSE.search(found[1]) else line + found[1]
+    line = f"license: {scalar(license)}\n"
+    inside = LICENSE.sub(lambda _: line, found[1], count=1) if LICENSE.search(found[1]) else line + found[1]
     return f"---\n{inside}---\n" + text[found.end() :]
