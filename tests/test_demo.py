@@ -67,8 +67,9 @@ def frame(result: MemorizationResult) -> pd.DataFrame:
 
 
 def test_the_loss_is_the_golden_curve(demo: tuple[Path, str]) -> None:
-    """Mean loss of each chunk. Bits agree on one kind of CPU alone, and float sums that differ in the last digit
-    grow apart: by under 0.01 nats in the first chunk and 0.05 later, as with and without compiled operators."""
+    """Mean loss of each chunk. Bits agree on one kind of CPU alone; float sums that differ in the last digit grow
+    apart, most where a canary is about to be learned: two runs that added in another order were 0.083 nats apart
+    in one chunk at the most."""
     golden = json.loads((ROOT / "tests/golden/tiny_loss.json").read_text())
     out = demo[0] / "tiny"
     files = json.loads((out / "data/report.json").read_text())["files"]
@@ -81,7 +82,8 @@ def test_the_loss_is_the_golden_curve(demo: tuple[Path, str]) -> None:
     steps = pd.read_json(out / "metrics.jsonl", lines=True)
     losses = steps.groupby("chunk")["loss"].mean().to_numpy()
     assert losses[0] == pytest.approx(golden["losses"][0], abs=0.01)
-    np.testing.assert_allclose(losses, golden["losses"], atol=0.05)
+    np.testing.assert_allclose(losses, golden["losses"], atol=0.15)
+    assert np.abs(losses - golden["losses"]).mean() < 0.03
 
 
 def test_the_demo_scores_what_it_promises(frame: pd.DataFrame) -> None:
