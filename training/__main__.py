@@ -65,7 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Train a series of checkpoints.")
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = commands.add_parser("prepare", help="write the tokenizer and the rows that `run` trains on")
-    prepare.add_argument("--recipe", choices=list(RECIPES), help="what to make, or what to train on the mix")
+    prepare.add_argument(
+        "--recipe",
+        choices=list(RECIPES),
+        help="what to make (tiny if left out); with --mix: the model and the loop for it",
+    )
     prepare.add_argument("--mix", type=Path, metavar="FILE", help="a data mix of your own (TOML)")
     prepare.add_argument("--workers", type=int, default=1, metavar="N", help="processes (%(default)s)")
     run = commands.add_parser("run", help="train what was prepared; a checkpoint follows every chunk")
@@ -172,7 +176,7 @@ def _run(arguments: argparse.Namespace) -> str:
         print(_descend(arguments))
     recipe = read_recipe(out)
     if recipe is None:
-        fix = f"first: python -m training prepare --out {out}"
+        fix = f"first: python -m training prepare --recipe NAME --out {out}"
         raise TrainingError(out, expected="a prepared folder", found="none", fix=fix)
     with only_one(out) if FIRST else nullcontext():
         if checkpoints_done(out) == recipe.mix.chunks:

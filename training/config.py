@@ -103,7 +103,12 @@ class Canaries:
                 repeats > 1 and rows > 0, "Canaries.duplicates", "2 or more, of 1 or more", (repeats, rows)
             )
         planted = sum(canaries for _, canaries in self.levels)
-        expect(len(self.one_chunk) == planted, "Canaries.one_chunk", f"{planted} chunks", self.one_chunk)
+        expect(
+            len(self.one_chunk) == planted,
+            "Canaries.one_chunk",
+            f"{planted} chunks, one for each canary of levels",
+            list(self.one_chunk),
+        )
         expect(self.never >= 0, "Canaries.never", "0 or more", self.never)
         share = self.largest_share
         expect(0 <= share < 1, "Canaries.largest_share", "from 0 to below 1", share)
@@ -357,6 +362,7 @@ class Recipe:
         for rate, steps in self.spans():
             fits = rate.warm_up < (rate.steps or steps)
             expect(fits, "Rate.warm_up", f"below {rate.steps or steps} steps", rate.warm_up)
+        expect(loop.batch <= mix.rows, "Loop.batch", f"{mix.rows} rows of a chunk at most", loop.batch)
         fits = mix.row_tokens - 1 <= model.positions
         expect(fits, "Model.positions", f"{mix.row_tokens - 1} or more", model.positions)
         fits = mix.vocabulary <= model.vocabulary

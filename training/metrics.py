@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import resource
 import statistics
 import time
@@ -83,7 +84,7 @@ class Meter:
     def __init__(self, config: LlamaConfig, recipe: Recipe, here: Processes) -> None:
         self._here = here
         self._flops = flops_per_token(config, recipe.mix.row_tokens - 1)
-        self._peak = peak_flops(recipe.loop, here.device)
+        self._peak = peak_flops(recipe.loop, here)
         self._began = 0.0
 
     def start(self) -> None:
@@ -95,7 +96,7 @@ class Meter:
         now = time.perf_counter()
         seconds, self._began = now - self._began, now
         speed = targets / seconds
-        mfu = round(speed * self._flops / (self._peak * self._here.world), 4) if self._peak else None
+        mfu = round(speed * self._flops / self._peak, 4) if self._peak else None
         return {
             "seconds": round(seconds, 4),
             "tokens_per_second": round(speed, 1),
@@ -127,12 +128,18 @@ def flops_per_token(config: LlamaConfig, context: int) -> float:
     return 6.0 * weights + 12.0 * layers * hidden * context
 
 
-def peak_flops(loop: Loop, device: torch.device) -> float | None:
-    """FLOP/s of matrix products at the most: from data sheets on a GPU, measured on a CPU; None: not known."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        known = [peak for model, peak in DENSE_BF16.items() if model in name]
+def peak_flops(loop: Loop, here: Processes) -> float | None:
+    """FLOP/s of matrix products at the most, of all processes together; None: not known.
+
+    From data sheets on GPUs. On a CPU measured, with all the threads of the loop: the processes of one machine
+    share it.
+    """
+    if here.device.type == "cuda":
+        name = torch.cuda.get_device_name(here.device)
+        known = [peak * here.world for model, peak in DENSE_BF16.items() if model in name]
         return known[0] if known and loop.compute_dtype == "bfloat16" else None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(loop.threads)
     dtype = getattr(torch, loop.compute_dtype)
     size, best = 1024, math.inf
     left, right = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
@@ -140,7 +147,8 @@ def peak_flops(loop: Loop, device: torch.device) -> float | None:
         start = time.perf_counter()
         left @ right
         best = min(best, time.perf_counter() - start)
-    return 2.0 * size**3 / best
+    torch.set_num_threads(threads)
+    return 2.0 * size**3 / best * (here.world // int(os.environ.get("LOCAL_WORLD_SIZE", here.world)))
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -37,7 +37,10 @@ def descend(out: Path, name: str, mix: Path, workers: int = 1) -> str:
     else:
         recipe = _inherit(out, name, mix)
     check_recipe(out, recipe)
-    return prepare(recipe, out, workers)
+    said = prepare(recipe, out, workers)
+    if recipe.parent and not recipe.parent.optimizer:
+        said += f"\nthe optimiser begins anew: the state of {name} was not kept"
+    return said
 
 
 def _inherit(out: Path, name: str, mix: Path) -> Recipe:

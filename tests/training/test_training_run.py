@@ -330,7 +330,7 @@ def test_a_state_that_cannot_be_saved_is_one_line(prepared: Path, training: Trai
 
 def test_an_unprepared_folder_names_the_first_step(training: Training, tmp_path: Path) -> None:
     error = training("run", "--out", tmp_path / "none", expect=1).stderr
-    assert "python -m training prepare --out" in error
+    assert "python -m training prepare --recipe NAME --out" in error
     assert error.count("\n") == 1
 
 

@@ -139,7 +139,7 @@ def fill(
                 yield document, len(ids)
             cutter.flush()
     if found < wanted:
-        fix = "ask for less of it, allow more epochs, or hold out another share"
+        fix = "ask for less of it, allow more epochs, or hold out another share (or held_out_chunks = 0)"
         expected, have = f"{wanted} tokens", f"{found} in {used} documents"
         have += f" ({draw.epochs} epochs)" if draw.epochs > 1 else ""
         raise TrainingError(draw.where, expected=expected, found=have, fix=fix)
