@@ -64,7 +64,9 @@ def test_weights_share_exactly_what_budgets_leave(mix: Mix) -> None:
 @given(mix=mixes(), peak=st.floats(1e-6, 1), fall=st.floats(0, 1), batch=st.integers(1, 64))
 def test_a_recipe_comes_back_from_json(mix: Mix, peak: float, fall: float, batch: int) -> None:
     model = Model(hidden=8, layers=1, heads=2, intermediate=8, vocabulary=300)
-    recipe = Recipe(mix, model, Loop(min(batch, mix.rows), tuple(Rate(peak, peak * fall, 0) for _ in mix.stages)))
+    recipe = Recipe(
+        mix, model, Loop(min(batch, mix.rows), tuple(Rate(peak, peak * fall, 0) for _ in mix.stages))
+    )
     assert from_json(Recipe, json.loads(json.dumps(as_json(recipe)))) == recipe
 
 
