@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from analysis360 import __version__
 from training.config import Parent
+from training.data.packing import DOCUMENTS
 from training.publishing.local import reading
 from training.publishing.readme import head, scalar
 from training.publishing.tables import (
@@ -33,8 +34,6 @@ from training.records import as_json
 from training.series import RECIPE, REPORT
 
 __all__ = ["absolute_paths", "data_card", "data_head", "model_card", "model_head"]
-
-DOCUMENTS = "data/documents.parquet"
 
 
 def model_head(release: Release, license: str | None) -> str:
