@@ -176,9 +176,11 @@ def _child(how: str, function: Callable[..., Any]) -> list[str]:
 def _start(words: Sequence[str], log: IO[bytes], **options: Any) -> subprocess.Popen[str]:
     """In a session of its own, by which its CPU is counted and its children are ended.
 
-    Contestants that wait for their turn must not spin; what they complain of is shown when they fail.
+    Threads wait as they do for everyone: they spin for some milliseconds and then sleep, so contestants that wait
+    for their turn take nothing. What they complain of is shown when they fail.
     """
-    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
+    environment.pop("OMP_WAIT_POLICY", None)
     options |= {"env": environment, "stdout": subprocess.PIPE, "stderr": log, "text": True}
     return subprocess.Popen(words, start_new_session=True, **options)
 
