@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,48 @@ def as_option(name: str, value: object) -> str:
     return f"no {flag}" if value is None else flag if value is True else f"{flag} {value}"
 
 
+class Request(NamedTuple):
+    """What a continuation's likelihood is asked of: both are one id or more."""
+
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
+
+
+class Likelihood(NamedTuple):
+    """The answer to a `Request`."""
+
+    logprob: float
+    """Natural-log probability of the continuation, the sum over its ids."""
+    greedy: bool
+    """Whether greedy decoding would have made it: each id is the argmax."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next id is chosen. A draw depends on `seed`, the step and the probabilities alone, not on the batch."""
+
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    """Least probability that the ids drawn from hold together."""
+    top_k: int | None = None
+    """Number of ids drawn from, the most probable ones; None for all."""
+    seed: int = 0
+
+
+class Prompt(NamedTuple):
+    """What is to be continued, and how far."""
+
+    ids: tuple[int, ...]
+    most: int
+    """Ids asked for, at most."""
+    stop_ids: tuple[int, ...] = ()
+    """Ids that end it; the one that does is its last."""
+    stop: tuple[str, ...] = ()
+    """Texts that end it; it is at least as long as to hold the whole of one."""
+    sampling: Sampling = Sampling()
+
+
 class Engine(Protocol):
     """Continues and scores sequences under one checkpoint at a time."""
 
@@ -95,6 +137,12 @@ class Engine(Protocol):
 
     def forced(self, ids: Ids, start: int) -> Forced:
         """Score ids [batch, width] at positions start .. width - 1, given all before each."""
+
+    def score(self, requests: Sequence[Request]) -> list[Likelihood]:
+        """Likelihood of each continuation after its context; contexts that requests share are computed once."""
+
+    def complete(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        """The ids that continue each prompt; the engine must be open with a tokenizer where texts are to stop any."""
 
     def describe(self) -> dict[str, str]:
         """Versions and device: provenance of every number the engine makes."""

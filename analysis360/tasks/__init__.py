@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import pyarrow as pa
 
 from analysis360.engines import Engine
-from analysis360.series import Checkpoint, Chunk
+from analysis360.series import Checkpoint
 
 
 class Key(NamedTuple):
@@ -19,14 +19,26 @@ class Key(NamedTuple):
     chunk_digest: str
 
 
+class Data(Protocol):
+    """A piece of data that is asked about: a chunk, or a set of questions."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the results."""
+
+    @property
+    def digest(self) -> str:
+        """Its content."""
+
+
 @dataclass(frozen=True)
 class Unit:
-    """What is computed once, looked up, resumed and sharded: sequences of one chunk under one checkpoint."""
+    """What is computed once, looked up, resumed and sharded: rows of one piece of data under one checkpoint."""
 
     checkpoint: Checkpoint
-    chunk: Chunk
+    chunk: Data
     start: int
-    """First position of the chunk's panel."""
+    """First position of the chunk's panel, or of the questions."""
     stop: int
     """Position after the last."""
 
