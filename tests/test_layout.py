@@ -22,6 +22,7 @@ LINES = [
     ["parts"],
     ["store"],
     ["sweep", "doctor"],
+    ["selection"],
     ["summaries"],
     ["figures", "joined"],
     ["scored"],
