@@ -16,7 +16,7 @@ LINES = [
     ["places"],
     ["hub"],
     ["series"],
-    ["panel", "loopback", "ahead", "behind", "metrics"],
+    ["panel", "loopback", "ahead", "behind", "metrics", "text"],
     ["engines"],
     ["tasks"],
     ["parts"],
