@@ -26,8 +26,8 @@ LINES = [
     ["summaries"],
     ["figures", "joined"],
     ["scored"],
-    ["results"],
-    ["tables", "gallery", "api"],
+    ["results", "evaluations"],
+    ["tables", "gallery", "api", "leaderboard"],
     ["cli"],
 ]
 PLACE = {name: i for i, line in enumerate(LINES) for name in line}
