@@ -22,7 +22,7 @@ LINES = [
     ["parts"],
     ["store"],
     ["sweep", "doctor"],
-    ["summaries"],
+    ["summaries", "comparison"],
     ["figures", "joined"],
     ["scored"],
     ["results"],
@@ -30,7 +30,7 @@ LINES = [
     ["cli"],
 ]
 PLACE = {name: i for i, line in enumerate(LINES) for name in line}
-KNOWS_NOTHING_OF_ENGINES = ["statistics", "pairs", "summaries", "figures"]
+KNOWS_NOTHING_OF_ENGINES = ["statistics", "pairs", "summaries", "comparison", "figures"]
 
 
 def modules() -> list[Path]:
