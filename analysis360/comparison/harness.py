@@ -78,7 +78,7 @@ def read_v03(
     for where, raw in _files(results):
         for task, result in _results(raw, where):
             if task in found:
-                raise StoreError(f"{where}: {task} is in {found[task].where} too; keep one of them")
+                raise StoreError(f"{where}: {_short(task)} is in {found[task].where} too; keep one of them")
             found[task] = result
         if name := _told(raw, "model_args"):
             names[_model(name)] = None
@@ -107,7 +107,9 @@ def _mmlu(found: Mapping[str, Result]) -> dict[str, Any] | None:
     if not subjects:
         return None
     for name in subjects.keys() - SUBJECTS:
-        raise StoreError(f"{subjects[name].where}: {MMLU}{name} is none of MMLU's {len(SUBJECTS)} subjects")
+        raise StoreError(
+            f"{subjects[name].where}: {_short(MMLU + name)} is none of MMLU's {len(SUBJECTS)} subjects"
+        )
     values = np.array([result.number("acc") for result in subjects.values()])
     errors = np.array([result.error("acc") for result in subjects.values()])
     how = ", ".join(dict.fromkeys(result.how for result in subjects.values()))
@@ -153,7 +155,9 @@ def _results(raw: Any, where: str) -> Iterator[tuple[str, Result]]:
     how = (f"{shots}-shot " if shots else "") + (f"first {limit} questions, " if limit else "")
     for task, numbers in results.items():
         if not isinstance(numbers, Mapping):
-            raise StoreError(f"{where}: results of {task}: expected an object, found {_short(numbers)}")
+            raise StoreError(
+                f"{where}: results of {_short(task)}: expected an object, found {_short(numbers)}"
+            )
         yield str(task), Result(numbers, how, f"{where}: {task}")
 
 

@@ -29,7 +29,10 @@ def checked(scores: pd.DataFrame) -> pd.DataFrame:
     for name in TEXTS:
         texts = scores[name] if name in scores.columns else pd.Series("", index=scores.index)
         table[name] = texts.fillna("").astype(str).to_numpy()
-    _refuse(table, table.duplicated(KEY), "is there twice: give each of its measurements a source of its own")
+    twice = "is there twice: give each of its measurements a source of its own"
+    _refuse(
+        table, table.duplicated(KEY), f'{twice}; the paper\'s rows come by themselves, unless paper="none"'
+    )
     for name in ("value", "stderr"):
         outside = table[name].notna() & ~table[name].between(0, 1)
         _refuse(table, outside, f"expected a fraction in [0, 1], found {name} {{{name}:g}}")
