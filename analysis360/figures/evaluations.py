@@ -211,7 +211,8 @@ def _axis(ax: Axes, rows: pd.DataFrame, known: bool, staged: bool) -> None:
         ax.set_ylim(0, 100)
     if known:
         tokens_axis(ax)
-        ax.xaxis.set_major_locator(MaxNLocator(5) if rows["x"].nunique() > 1 else FixedLocator(rows["x"][:1]))
+        places = np.unique(values(rows, "x"))
+        ax.xaxis.set_major_locator(MaxNLocator(5) if len(places) > 1 else FixedLocator(places.tolist()))
         return
     why = "tokens trained unknown" + (", so no stages" if staged else "")
     ax.set_xlabel(f"checkpoints in order\n({why})")
