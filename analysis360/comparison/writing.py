@@ -41,7 +41,7 @@ def latex(title: str, header: Sequence[str], rows: Cells, notes: Iterable[str], 
     """A `table` for the package booktabs. `groups` says what each column stands under, "" for nothing."""
     lines = [
         r"\begin{table}",
-        r"\centering",
+        r"\centering\small",
         rf"\caption{{{escaped(title)}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
         r"\toprule",
