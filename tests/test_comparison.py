@@ -153,8 +153,10 @@ def square(value: dict[str, int | None]) -> dict[str, int | None]:
 
 
 def test_answers_that_are_all_alike_are_no_certainty() -> None:
-    made = compare(scores(("m", "ARC", 0.0, 0.0, 164)), paper="none")
-    assert np.isnan(made.margins().loc["m", "ARC"])
+    mine = whole("m").assign(value=lambda rows: rows["value"].where(rows["benchmark"] != "ARC", 0.0))
+    made = compare(mine.assign(stderr=mine["stderr"].where(mine["value"] > 0, 0.0)), paper="none")
+    assert made.margins().loc["m", ["ARC", "Avg."]].isna().all()
+    assert made.margins().loc["m", "MMLU"] == pytest.approx(1.96)
     assert "| 0.00 |" in re.sub(" +", " ", made.markdown())
 
 
@@ -209,6 +211,8 @@ def test_scores_that_cannot_be_compared_are_refused_by_name() -> None:
     for message, frame in refused.items():
         with pytest.raises(Analysis360Error, match=message):
             compare(frame, paper="none")
+    with pytest.raises(Analysis360Error, match="no score of ARC"):
+        compare(scores(("m", "BOLD", 0.5)))
     with pytest.raises(Analysis360Error, match=r"LLaMA2-7B-chat, ARC .*twice.*paper=\"none\""):
         compare(published("table4"))
     with pytest.raises(SelectionError, match="table4, table5"):

@@ -105,13 +105,14 @@ def compare(scores: pd.DataFrame, layout: str = "table4", *, paper: str = "first
     own, printed = checked(scores), checked(published(layout))
     parts = {"first": [printed, own], "last": [own, printed], "none": [own]}[paper]
     every = checked(pd.concat(parts, ignore_index=True))
-    shown = every[every["benchmark"].isin(table.benchmarks)]
-    if shown.empty:
+    if not own["benchmark"].isin(table.benchmarks).any():
         raise Analysis360Error(f"nothing to compare: no score of {', '.join(table.benchmarks)}")
+    shown = every[every["benchmark"].isin(table.benchmarks)]
     keys = pd.MultiIndex.from_frame(shown[["model", "source"]].drop_duplicates())
     percent = table.averaged(100 * _grid(shown, "value", keys, table))
-    margin = INTERVAL * table.spread(100 * _grid(shown, "stderr", keys, table))
-    margin[np.isnan(percent) | (margin == 0)] = np.nan
+    errors = 100 * _grid(shown, "stderr", keys, table)
+    margin = INTERVAL * table.spread(np.where(errors == 0, np.nan, errors))
+    margin[np.isnan(percent)] = np.nan
     rows = tuple((str(model), str(source)) for model, source in keys)
     notes = tuple(_notes(table, every, rows, bool(np.isfinite(margin).any())))
     return Comparison(table, rows, percent, margin, notes)
