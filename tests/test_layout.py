@@ -23,7 +23,7 @@ LINES = [
     ["store"],
     ["sweep", "doctor"],
     ["selection"],
-    ["summaries"],
+    ["summaries", "comparison"],
     ["figures", "joined"],
     ["scored"],
     ["results", "evaluations"],
@@ -31,7 +31,7 @@ LINES = [
     ["cli"],
 ]
 PLACE = {name: i for i, line in enumerate(LINES) for name in line}
-KNOWS_NOTHING_OF_ENGINES = ["statistics", "pairs", "summaries", "figures"]
+KNOWS_NOTHING_OF_ENGINES = ["statistics", "pairs", "summaries", "comparison", "figures"]
 
 
 def modules() -> list[Path]:
