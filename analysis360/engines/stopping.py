@@ -18,7 +18,9 @@ def check_prompts(prompts: Sequence[Prompt], tokenizer: Path | None) -> None:
     for i, prompt in enumerate(prompts):
         if not prompt.ids or prompt.most < 1:
             found = f"{len(prompt.ids)} and {prompt.most}"
-            raise EngineError(f"prompt {i}: expected one id or more, and one asked for or more; found {found}")
+            raise EngineError(
+                f"prompt {i}: expected one id or more, and one asked for or more; found {found}"
+            )
         if "" in prompt.stop:
             raise EngineError(f"prompt {i}: an empty text cannot stop it; leave it out of `stop`")
         if prompt.stop and tokenizer is None:
@@ -37,7 +39,9 @@ def open_tokenizer(folder: Path) -> Tokenizer:
         raise EngineError(f"{folder}: no tokenizer can be read there: {one_line(error)}") from None
     backend = getattr(found, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
-        raise EngineError(f"{folder}: {type(found).__name__} cannot decode id by id; save it with tokenizer.json")
+        raise EngineError(
+            f"{folder}: {type(found).__name__} cannot decode id by id; save it with tokenizer.json"
+        )
     return backend
 
 
@@ -46,8 +50,7 @@ class Ending:
 
     def __init__(self, prompt: Prompt, tokenizer: Tokenizer | None) -> None:
         self._prompt = prompt
-        self._tokenizer = tokenizer
-        self._stream = DecodeStream(ids=list(prompt.ids)) if prompt.stop else None
+        self._decoder = Decoder(tokenizer, prompt.ids) if tokenizer is not None and prompt.stop else None
         self._longest = max(map(len, prompt.stop), default=0)
         self._left = prompt.most
         self._text = ""
@@ -58,17 +61,23 @@ class Ending:
         return token in self._prompt.stop_ids or self._says_stop(token) or not self._left
 
     def _says_stop(self, token: int) -> bool:
-        if self._stream is None:
+        if self._decoder is None:
             return False
-        piece = self._decoded(token)
-        self._text = self._text[-self._longest :] + piece  # what came before was searched
+        self._text = self._text[-self._longest :] + self._decoder.step(token)  # what came before was searched
         return any(stop in self._text for stop in self._prompt.stop)
 
-    def _decoded(self, token: int) -> str:
-        """What the id adds to the text; nothing yet where it ends within a character."""
-        assert self._stream is not None
+
+class Decoder:
+    """Text that follows a prompt, id by id; special ids are text too."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(ids=list(prompt))
+
+    def step(self, token: int) -> str:
+        """What an id adds; nothing yet where it ends within a character."""
         try:
             return self._stream.step(self._tokenizer, token) or ""
-        except Exception:  # ids that are no valid UTF-8 together can make its own state inconsistent
+        except Exception:  # ids that are no valid UTF-8 together can put its own state at odds with the text
             self._stream = DecodeStream(ids=[])
             return self._stream.step(self._tokenizer, token) or ""
