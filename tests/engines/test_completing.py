@@ -14,7 +14,14 @@ from reference import continue_greedily
 from small_models import llama, neox
 from small_tokenizer import save_tokenizer
 from tokenizers import Tokenizer
-from transformers import BloomConfig, BloomForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from analysis360.engines import Prompt, Sampling, open_engine
 from analysis360.engines.completing import ROWS, TOKENS, batches
@@ -42,7 +49,21 @@ def bloom() -> BloomForCausalLM:
     )
 
 
-MODELS = {"llama": lambda: llama(0), "neox": lambda: neox(2), "window": windowed, "bloom": bloom}
+def gpt2() -> GPT2LMHeadModel:
+    """Its positions are absolute."""
+    torch.manual_seed(5)
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=300, n_embd=64, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3)
+    )
+
+
+MODELS = {
+    "llama": lambda: llama(0),
+    "neox": lambda: neox(2),
+    "window": windowed,
+    "bloom": bloom,
+    "gpt2": gpt2,
+}
 
 
 class Told:

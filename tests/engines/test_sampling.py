@@ -77,6 +77,7 @@ def test_top_k_and_top_p_keep_exactly_the_right_ids() -> None:
         [0, 1, 2, 3],
         [0, 1, 2, 3, 4],
     ]
+    assert support(Sampling(1.0, top_p=0.5), [0.25] * 4) == [0, 1]  # just enough is enough
     # top-p is of what top-k left: 2/3 and 1/3
     assert support(Sampling(1.0, top_k=2, top_p=0.6)) == [0]
     assert support(Sampling(1.0, top_k=2, top_p=0.7)) == [0, 1]
