@@ -45,6 +45,18 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     return backend
 
 
+def ends_within_character(tokenizer: Tokenizer, ids: Sequence[int]) -> bool:
+    """Whether the text of some ids is cut within a character, or ends as if it were."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=False)).endswith("\ufffd")
+
+
+def cut(prompt: Prompt, ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What of `ids` completes a prompt: those up to the last, where it ends before them."""
+    ending = Ending(prompt, tokenizer)
+    last = next((i for i, token in enumerate(ids) if ending.after(token)), len(ids))
+    return tuple(ids[: last + 1])
+
+
 class Ending:
     """Is told a completion id by id, and says when it ends."""
 
@@ -72,7 +84,8 @@ class Decoder:
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._stream = DecodeStream(ids=list(prompt))
+        # A stream that begins within a character would say the prompt again.
+        self._stream = DecodeStream(ids=[] if ends_within_character(tokenizer, prompt) else list(prompt))
 
     def step(self, token: int) -> str:
         """What an id adds; nothing yet where it ends within a character."""

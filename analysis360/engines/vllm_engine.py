@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from analysis360.engines import (
     INVARIANT,
@@ -23,7 +24,7 @@ from analysis360.engines import (
     check_parts,
 )
 from analysis360.engines.queries import Answers, Query, pieces, plan
-from analysis360.engines.stopping import check_prompts
+from analysis360.engines.stopping import check_prompts, cut, ends_within_character, open_tokenizer
 from analysis360.engines.torch_engine import TorchEngine, cut_at_stop
 from analysis360.engines.vllm_requests import (
     by_choice,
@@ -220,12 +221,25 @@ class VllmEngine:
         for prompt in prompts:
             self._check_room(len(prompt.ids), prompt.most)
         once = list(dict.fromkeys(prompts))
-        params = [completion(prompt, vocabulary) for prompt in once]
+        late = self._stopped_late(once)
+        params = [completion(prompt, vocabulary, stop=prompt not in late) for prompt in once]
         outputs = self._submit([prompt.ids for prompt in once], params)
         made = {
             prompt: tuple(output.outputs[0].token_ids) for prompt, output in zip(once, outputs, strict=True)
         }
+        made |= {prompt: cut(prompt, made[prompt], tokenizer) for prompt, tokenizer in late.items()}
         return [made[prompt] for prompt in prompts]
+
+    def _stopped_late(self, prompts: Sequence[Prompt]) -> dict[Prompt, Tokenizer]:
+        """Prompts in whose own text vLLM would look for stops, with the tokenizer to cut what it makes of them."""
+        if self._tokenizer is None or not any(prompt.stop for prompt in prompts):
+            return {}
+        tokenizer = open_tokenizer(self._tokenizer)
+        return {
+            prompt: tokenizer
+            for prompt in prompts
+            if prompt.stop and ends_within_character(tokenizer, prompt.ids)
+        }
 
     def _ready(self) -> Checkpoint:
         if self._llm is None or self._loaded is None:

@@ -11,9 +11,10 @@ from analysis360.engines.weights import one_line
 from analysis360.errors import EngineError
 
 
-def completion(prompt: Prompt, vocabulary: int) -> Any:
-    """SamplingParams of a prompt; ids beyond the vocabulary, which a tokenizer may have, can never stop it."""
+def completion(prompt: Prompt, vocabulary: int, *, stop: bool) -> Any:
+    """SamplingParams of a prompt, which its texts `stop` or not; ids beyond the vocabulary could never stop it."""
     from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
 
     how = prompt.sampling
     try:
@@ -25,12 +26,12 @@ def completion(prompt: Prompt, vocabulary: int) -> Any:
             seed=how.seed,
             ignore_eos=True,  # what ends it is said here, not by the model's config
             stop_token_ids=[token for token in prompt.stop_ids if 0 <= token < vocabulary],
-            stop=list(prompt.stop),
+            stop=list(prompt.stop) if stop else None,
             include_stop_str_in_output=True,
-            detokenize=bool(prompt.stop),
+            detokenize=stop and bool(prompt.stop),
             skip_special_tokens=False,
         )
-    except ValueError as error:
+    except VLLMValidationError as error:
         raise EngineError(f"vLLM does not sample as asked: {one_line(error)}; try --engine torch") from None
 
 

@@ -196,6 +196,8 @@ def test_first_ids_are_drawn_as_often_as_the_model_says(one: Told) -> None:
 
 def end_by_hand(tokenizer: Tokenizer, prompt: Sequence[int], ids: Sequence[int], stop: str) -> int:
     """The number of ids that first hold a text, by decoding everything at every step."""
+    if tokenizer.decode(list(prompt), skip_special_tokens=False).endswith("�"):
+        prompt = ()  # its last character is none
     before = len(tokenizer.decode(list(prompt), skip_special_tokens=False))
     for n in range(1, len(ids) + 1):
         text = tokenizer.decode([*prompt, *ids[:n]], skip_special_tokens=False)
@@ -208,6 +210,7 @@ def end_by_hand(tokenizer: Tokenizer, prompt: Sequence[int], ids: Sequence[int],
 @given(st.data())
 def test_ends_at_the_id_that_completes_a_text(tokenizer: Tokenizer, data: st.DataObject) -> None:
     prompt = tokenizer.encode(data.draw(st.sampled_from(["def", "x", "\n ", "class N"]))).ids
+    prompt += data.draw(st.lists(st.integers(128, 255), max_size=1))
     text = data.draw(st.text("adefm(:\n né€", min_size=3, max_size=30))
     ids = tokenizer.encode(text).ids + data.draw(st.lists(st.integers(0, 299), max_size=4))
     if data.draw(st.booleans()):
