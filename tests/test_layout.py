@@ -28,6 +28,7 @@ LINES = [
     ["scored"],
     ["results", "evaluations"],
     ["tables", "gallery", "api", "leaderboard"],
+    ["comparing"],
     ["cli"],
 ]
 PLACE = {name: i for i, line in enumerate(LINES) for name in line}
