@@ -132,10 +132,8 @@ class EvaluationResult:
         from analysis360.figures.evaluations import plot_benchmarks
         from analysis360.figures.stages import Stage
 
-        summary = self.summary()
-        guess = summary.groupby("benchmark")["chance"].mean().dropna().to_dict()
         stages = [Stage(*stage) for stage in stages_of(self.series)]
-        return plot_benchmarks(summary, axes, stages, {str(name): float(x) for name, x in guess.items()})
+        return plot_benchmarks(self.summary(), axes, stages)
 
     def provenance(self) -> pd.DataFrame:
         """A row per part read: versions, tokenizer, machine, checkpoint, when it was written."""
