@@ -16,21 +16,22 @@ LINES = [
     ["places"],
     ["hub"],
     ["series"],
-    ["panel", "loopback", "ahead", "behind", "metrics"],
+    ["panel", "loopback", "ahead", "behind", "metrics", "text"],
     ["engines"],
     ["tasks"],
     ["parts"],
     ["store"],
     ["sweep", "doctor"],
-    ["summaries"],
+    ["selection"],
+    ["summaries", "comparison"],
     ["figures", "joined"],
     ["scored"],
-    ["results"],
-    ["tables", "gallery", "api"],
+    ["results", "evaluations"],
+    ["tables", "gallery", "api", "leaderboard"],
     ["cli"],
 ]
 PLACE = {name: i for i, line in enumerate(LINES) for name in line}
-KNOWS_NOTHING_OF_ENGINES = ["statistics", "pairs", "summaries", "figures"]
+KNOWS_NOTHING_OF_ENGINES = ["statistics", "pairs", "summaries", "comparison", "figures"]
 
 
 def modules() -> list[Path]:

@@ -56,12 +56,19 @@ class Task(Protocol):
 
     name: str
     schema_version: str
+    noun: str
+    """What its rows are, in the plural: sequences, questions."""
+    data_noun: str
+    """What a piece of its data is: a chunk, a task."""
 
     def units(self) -> list[Unit]:
         """Everything asked for, checkpoint by checkpoint."""
 
     def run(self, engine: Engine, units: Sequence[Unit]) -> list[pa.Table]:
         """Compute units of the checkpoint that is loaded: of each a table with `position` and the task's columns."""
+
+    def describe(self, checkpoint: Checkpoint) -> dict[str, str]:
+        """Provenance of the rows beside the engine's and the checkpoint's."""
 
     def settings(self) -> dict[str, Any]:
         """Everything of ours that changes a number; its digest names the results."""

@@ -97,6 +97,7 @@ class Memorization:
 
     name = "memorization"
     schema_version = "memorization/1"
+    noun, data_noun = "sequences", "chunk"
 
     def settings(self) -> dict[str, Any]:
         """The settings as plain values; EOS and padding count where they stop and fill a continuation."""
@@ -105,6 +106,10 @@ class Memorization:
         if self.how.scored:  # results from before there was a choice keep their digest
             del plain["metric"]
         return plain | padding
+
+    def describe(self, checkpoint: Checkpoint) -> dict[str, str]:
+        """Nothing: settings and content say it all."""
+        return {}
 
     def unlike(self, stored: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         """Where stored settings differ from these: what was asked here, and what to ask for those instead."""
