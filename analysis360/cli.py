@@ -157,7 +157,7 @@ def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
         "--tasks",
         default="open-llm",
         metavar="NAMES",
-        help="open-llm (ARC, HellaSwag, MMLU, TruthfulQA), some of these, or lm-eval's tasks (%(default)s)",
+        help="open-llm (ARC, HellaSwag, MMLU, TruthfulQA), some of them, or lm-eval's tasks; arc@5 is 5-shot",
     )
     add("--shots", type=int, metavar="N", help="examples before each question; each task's own if left out")
     add("--limit", type=int, metavar="N", help="the first N questions of each task; all if left out")

@@ -128,12 +128,13 @@ class VllmEngine:
         import torch
 
         check_parts(checkpoint, self._options)
-        # One more than is asked, as scoring a sequence has vLLM generate one; the model's window permitting.
+        # One more than is asked, as scoring a sequence has vLLM generate one.
         window = int(checkpoint.config.get("max_position_embeddings") or self._max_tokens)
         if window < self._max_tokens - 1:
             asked = f"sequences of {self._max_tokens - 1} ids are asked for"
             raise EngineError(f"checkpoint {checkpoint.name}: {asked}; the model reads {window}")
-        self._max_tokens = min(self._max_tokens, window)
+        if self._max_tokens > window:  # what is generated last is never read, so the model need not reach it
+            os.environ["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"
         options: dict[str, Any] = {
             "model": str(checkpoint.path),
             "skip_tokenizer_init": True,
