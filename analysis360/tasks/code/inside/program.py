@@ -1,0 +1,99 @@
+"""Runs a judged program, then does with what it defined whatever the judge asks: calls, attributes, items.
+
+Nothing here is trusted. The program shares this process and may do to it what it likes; it can say values, which
+the judge compares where the program is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from wire import GoneError, Line, begin, decode, encode, seed_if_used
+
+FILE = "/task/program.py"
+
+
+class Objects:
+    """What is no plain data, by number."""
+
+    def __init__(self) -> None:
+        self._kept: list[Any] = []
+
+    def refer(self, value: Any) -> int:
+        """A number for an object."""
+        self._kept.append(value)
+        return len(self._kept) - 1
+
+    def resolve(self, number: int) -> Any:
+        """The object of a number."""
+        return self._kept[number]
+
+
+def answer(ask: str, target: Any, given: list[Any]) -> Any:
+    """What the judge asks of an object."""
+    if ask == "call":
+        positional, named = given
+        return target(*positional, **named)
+    if ask == "item":
+        return target[given[0]]
+    asked = {"len": len, "iter": iter, "next": next, "getattr": getattr, "setattr": setattr}[ask]
+    return asked(target, *given)
+
+
+def serve(line: Line, module: ModuleType) -> None:
+    """Answer until the judge is gone."""
+    objects = Objects()
+    while True:
+        ask, target, given = line.get()
+        try:
+            content = decode(given, objects.resolve)
+            found = (
+                vars(module)[target]
+                if ask == "global"
+                else answer(ask, objects.resolve(target), content)
+            )
+            line.put(["value", encode(found, objects.refer)])
+        except GoneError:
+            raise
+        except BaseException as error:
+            line.put(raised(error))
+
+
+def raised(error: BaseException) -> list[Any]:
+    """An exception's type and the first line of its text."""
+    try:
+        text = str(error)
+    except BaseException:
+        text = ""
+    return ["raised", [type(error).__name__, (text.splitlines() or [""])[0][:200]]]
+
+
+def main() -> None:
+    """Hello, the program, then questions."""
+    line = begin(json.loads(sys.argv[1]))
+    del sys.path[0], sys.argv[1:]
+    line.put("hello")
+    source = Path(FILE).read_text(encoding="utf-8")
+    seed_if_used(source)
+    module = sys.modules["program"] = ModuleType("program")
+    try:
+        exec(compile(source, FILE, "exec"), vars(module))
+    except BaseException as error:
+        line.put(raised(error))
+    else:
+        line.put(["defined", sorted(name for name in vars(module) if isinstance(name, str))])
+        serve(line, module)
+
+
+try:
+    main()
+except GoneError:
+    pass
+finally:
+    sys.stdout.flush()
+    os._exit(0)
