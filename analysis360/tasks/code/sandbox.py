@@ -95,7 +95,7 @@ def run(
     """
     check_sandbox()
     chosen = limits or Limits()
-    with ThreadPoolExecutor(workers or os.process_cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(lambda program: _Trial(program, chosen).verdict(), programs))
 
 
@@ -125,7 +125,7 @@ class _Trial:
         try:
             with self._both() as (program, judge):
                 ended = self._watch(program, judge)
-                return ended or self._said() or _by_itself(program)
+                return ended or self._said(judge) or _by_itself(program, "the program")
         except UnicodeEncodeError:
             return Verdict("refused", "no text that can be written as UTF-8")
 
@@ -183,11 +183,11 @@ class _Trial:
             f"(in a container, run it with user namespaces), and be recent; {INSTALL}"
         )
 
-    def _said(self) -> Verdict | None:
+    def _said(self, judge: subprocess.Popen[bytes]) -> Verdict | None:
         """The judge's verdict; None where the program was gone before there was one."""
         lines = self.said.splitlines()
         if len(lines) != 2:
-            return Verdict("failed", "the tests ended without a verdict")
+            return _by_itself(judge, "the judge")
         kind, detail = json.loads(lines[1])
         return None if kind == "gone" else Verdict(kind, detail)
 
@@ -230,14 +230,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.stdout.close()
 
 
-def _by_itself(program: subprocess.Popen[bytes]) -> Verdict:
-    """What became of a program that was gone before its tests were through."""
+def _by_itself(process: subprocess.Popen[bytes], name: str) -> Verdict:
+    """What became of a process that was gone before the tests were through."""
     try:
-        code = program.wait(timeout=1)
+        code = process.wait(timeout=1)
     except subprocess.TimeoutExpired:
-        return Verdict("failed", "the program cut the line to its tests")
+        return Verdict("failed", f"{name} cut the line to the tests")
     if code <= SIGNALLED:
-        return Verdict("failed", "the program ended before its tests did")
+        return Verdict("failed", f"{name} ended before the tests did")
     number = code - SIGNALLED
     if number == signal.SIGXCPU:
         return Verdict("timed out")
