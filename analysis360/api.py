@@ -12,16 +12,15 @@ import numpy as np
 from tqdm import tqdm
 
 from analysis360.engines import Engine, VllmOptions, check_options, check_parts, open_engine, resolve_kind
-from analysis360.errors import CheckpointError, NotStoredError, SelectionError
-from analysis360.hub.threads import in_threads
+from analysis360.errors import NotStoredError, SelectionError
 from analysis360.panel import Panel, draw_panel
 from analysis360.parts import Rows
 from analysis360.results import MemorizationResult, mixed_provenance, other_modes
+from analysis360.selection import compute_dtype, readable, selected
 from analysis360.series import Checkpoint, Chunk, Series, open_series
-from analysis360.series.manifest import DTYPES
 from analysis360.series.selectors import Selector
 from analysis360.store import Store
-from analysis360.sweep import Report, parse_shard, sweep
+from analysis360.sweep import Report, sweep
 from analysis360.tasks.memorization import Memorization, Settings
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 NEAREST = 3
 """Stored settings that are named where those asked are not there."""
-LISTS_AT_A_TIME = 16
-"""Checkpoints on a Hub whose lists of files are read at a time."""
 
 
 def memorization(
@@ -72,20 +69,24 @@ def memorization(
     kind = resolve_kind(engine) if compute or engine == "auto" else engine
     if compute:
         check_options(kind, vllm)
-    how = Settings(prompt_tokens, continuation_tokens, seed, _dtype(dtype, series), kind, compat, metric)
-    selected = _selected(series, ckpts, shard, sequences, out)
+    how = Settings(
+        prompt_tokens, continuation_tokens, seed, compute_dtype(dtype, series), kind, compat, metric
+    )
+    if sequences < 1:
+        raise SelectionError(f"sequences: expected at least 1, found {sequences}")
+    chosen = selected(series, ckpts, shard, out)
     store = Store(out, series.name)
     model = series.manifest.model
     blank = Memorization([], {}, how, model.eos_token_id, model.pad_token_id)
     if not compute and not store.folder(blank.name, blank.settings()).exists():
         raise _not_stored(store, blank)
     _check_window(series, how)
-    selected, failures = _readable(selected, progress)
+    chosen, failures = readable(chosen, progress)
     if compute:
-        for first in selected[:1]:
+        for first in chosen[:1]:
             check_parts(first, vllm)
         store.prepare()
-    plan = _plan(series, selected, chunks)
+    plan = _plan(series, chosen, chunks)
     pieces = _pieces(series, plan)
     panels = {
         chunk.name: _panel(series, store, chunk, sequences, how, keep=compute)
@@ -96,25 +97,10 @@ def memorization(
     if compute:
         report = sweep(task, store, _opener(how, series.checkpoints[0], vllm), progress=progress)
     report.failures[:0] = failures
-    result = _result(series, selected, pieces, task, store, report)
+    result = _result(series, chosen, pieces, task, store, report)
     result.notes[:0] = [*series.notes, *_short(pieces, panels, sequences)]
     result.notes.extend(other_modes(result.rows, vllm or VllmOptions()))
     return result
-
-
-def _selected(
-    series: Series, ckpts: Selector, shard: str, sequences: int, out: str | Path
-) -> list[Checkpoint]:
-    """The checkpoints of this shard, the other arguments being sound. Raises SelectionError."""
-    if not str(out):
-        raise SelectionError("out: expected a folder for results, found nothing")
-    if sequences < 1:
-        raise SelectionError(f"sequences: expected at least 1, found {sequences}")
-    i, n = parse_shard(shard)
-    selected = series.select(ckpts)[i::n]
-    if not selected:
-        raise SelectionError(f"shard {shard} holds none of the selected checkpoints")
-    return selected
 
 
 def _result(
@@ -156,13 +142,6 @@ def _not_stored(store: Store, task: Memorization) -> NotStoredError:
     return NotStoredError(f"no results of these settings in {store.path}{held}; {way_out}")
 
 
-def _dtype(dtype: str | None, series: Series) -> str:
-    dtype = dtype or series.manifest.model.compute_dtype
-    if dtype not in DTYPES:
-        raise SelectionError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
-    return dtype
-
-
 def _opener(how: Settings, like: Checkpoint, vllm: VllmOptions | None) -> Callable[[], Engine]:
     return partial(open_engine, how.engine, dtype=how.dtype, max_tokens=_longest(how), like=like, vllm=vllm)
 
@@ -184,32 +163,6 @@ def _check_window(series: Series, how: Settings) -> None:
 def _shown(items: Sequence[Item], what: str, progress: bool) -> Iterable[Item]:
     """The items one by one, under a progress bar."""
     return tqdm(items, desc=what, unit="", disable=None if progress else True, leave=False, delay=2)
-
-
-def _readable(
-    checkpoints: Sequence[Checkpoint], progress: bool
-) -> tuple[list[Checkpoint], list[CheckpointError]]:
-    """Checkpoints whose files are there, and what is wrong with the others; all wrong raises the first."""
-    with tqdm(
-        total=len(checkpoints), desc="checkpoints", disable=None if progress else True, leave=False
-    ) as bar:
-
-        def wrong(checkpoint: Checkpoint) -> CheckpointError | None:
-            try:
-                _ = checkpoint.digest
-            except CheckpointError as error:
-                return error
-            finally:
-                bar.update()
-            return None
-
-        at_a_time = LISTS_AT_A_TIME if any(checkpoint.place.far for checkpoint in checkpoints) else 1
-        errors = in_threads(wrong, checkpoints, at_a_time)
-    readable = [checkpoint for checkpoint, error in zip(checkpoints, errors, strict=True) if error is None]
-    failures = [error for error in errors if error is not None]
-    if not readable:
-        raise failures[0]
-    return readable, failures
 
 
 def _plan(

@@ -31,10 +31,12 @@ EVERY = 60.0
 class Report:
     """What a sweep did, where its time went, and what it asked of the Hub."""
 
+    noun: str = "sequences"
+    """What is counted (see `Task.noun`)."""
     stored: int = 0
-    """Sequences that were in the store already."""
+    """How many were in the store already."""
     computed: int = 0
-    """Sequences scored by this run."""
+    """How many were scored by this run."""
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("start", "download", "load", "generate", "write", "idle"), 0.0)
     )
@@ -49,12 +51,12 @@ class Report:
     def line(self) -> str:
         """One line for the end of a run."""
         if not self.computed:
-            return f"{self.stored:,} sequences were stored already; nothing to compute"
+            return f"{self.stored:,} {self.noun} were stored already; nothing to compute"
         spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
         rate = self.computed / max(self.seconds["generate"], 1e-9)
         share = self.seconds["idle"] / max(self.working, 1e-9)
         return (
-            f"{self.computed:,} sequences scored ({rate:,.0f} a second), {self.stored:,} stored already; "
+            f"{self.computed:,} {self.noun} scored ({rate:,.0f} a second), {self.stored:,} stored already; "
             f"{spent} ({share:.0%})"
         )
 
@@ -69,7 +71,7 @@ def sweep(task: Task, store: Store, engine: Callable[[], Engine], *, progress: b
     store.prepare()
     store.tidy(task)
     missing = store.missing(task)
-    report = Report(stored=sum(map(len, task.units())) - sum(map(len, missing)))
+    report = Report(task.noun, sum(map(len, task.units())) - sum(map(len, missing)))
     if not missing:
         return report
     started = time.monotonic()
@@ -79,7 +81,7 @@ def sweep(task: Task, store: Store, engine: Callable[[], Engine], *, progress: b
     try:
         running = engine()
         report.seconds["start"] = time.monotonic() - started
-        with Progress(sum(map(len, missing)), progress) as shown:
+        with Progress(sum(map(len, missing)), progress, task.noun) as shown:
             Sweep(task, store, running, report, ahead, shown).run(groups)
     finally:
         ahead.close()
@@ -91,8 +93,9 @@ def sweep(task: Task, store: Store, engine: Callable[[], Engine], *, progress: b
 class Progress:
     """How far a sweep is, on stderr: a bar on a terminal; elsewhere, in the log of a job, a plain line now and then."""
 
-    def __init__(self, total: int, wanted: bool = True) -> None:
-        self._bar = tqdm(total=total, unit="seq", disable=None if wanted else True, leave=False)
+    def __init__(self, total: int, wanted: bool = True, noun: str = "sequences") -> None:
+        self._noun = noun
+        self._bar = tqdm(total=total, unit=f" {noun}", disable=None if wanted else True, leave=False)
         self._plain = wanted and not sys.stderr.isatty()
         self._total, self._done = total, 0
         self._began = self._told = time.monotonic()
@@ -117,7 +120,7 @@ class Progress:
             self._told, spent = now, now - self._began
             left = spent / max(self._done, 1) * (self._total - self._done)
             times = [tqdm.format_interval(seconds) for seconds in (spent, left)]
-            done = f"{self._done:,} of {self._total:,} sequences"
+            done = f"{self._done:,} of {self._total:,} {self._noun}"
             print(f"{self._name}: {done}, {times[0]}, about {times[1]} left", file=sys.stderr, flush=True)
 
 
@@ -201,11 +204,11 @@ class Sweep:
         try:
             tables = self.task.run(self.engine, units)
         except Analysis360Error as error:
-            error.add_note(f"at {_where(units)}")
+            error.add_note(f"at {self._where(units)}")
             raise
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
-            raise EngineError(f"{_where(units)}: the engine failed: {what}") from error
+            raise EngineError(f"{self._where(units)}: the engine failed: {what}") from error
         ended = time.monotonic()
         sequences = sum(map(len, units))
         self.report.seconds["generate"] += ended - started
@@ -217,6 +220,11 @@ class Sweep:
                 writer.add(unit, table, (ended - started) * len(unit) / sequences)
 
         self.behind.put(write)
+
+    def _where(self, units: list[Unit]) -> str:
+        noun, first, last = self.task.data_noun, units[0].chunk.name, units[-1].chunk.name
+        data = f"{noun} {first}" if first == last else f"{noun}s {first} to {last}"
+        return f"checkpoint {units[0].checkpoint.name}, {data}"
 
 
 def _by_checkpoint(units: list[Unit]) -> Iterator[tuple[Checkpoint, list[Unit]]]:
@@ -244,12 +252,6 @@ def _light(error: CheckpointError) -> CheckpointError:
         link.__traceback__ = None
         link = link.__cause__ or link.__context__
     return error
-
-
-def _where(units: list[Unit]) -> str:
-    first, last = units[0].chunk.name, units[-1].chunk.name
-    chunks = f"chunk {first}" if first == last else f"chunks {first} to {last}"
-    return f"checkpoint {units[0].checkpoint.name}, {chunks}"
 
 
 def provenance(engine: Engine, checkpoint: Checkpoint) -> dict[str, str]:

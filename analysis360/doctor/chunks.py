@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from analysis360.doctor.findings import Finding, runs
-from analysis360.doctor.inspection import ABSENT, AT_A_TIME, attempt, content_of
+from analysis360.doctor.inspection import ABSENT, AT_A_TIME, attempt
 from analysis360.errors import MissingError
 from analysis360.hub.options import shown_size
 from analysis360.hub.threads import in_threads
+from analysis360.places import content_of
 from analysis360.series import Chunk, Series
 from analysis360.series.records import INDEX
 

@@ -12,7 +12,7 @@ from analysis360.doctor.findings import common
 from analysis360.doctor.headers import Header, Vector, read_header, read_sample
 from analysis360.errors import CheckpointError, DataError, MissingError
 from analysis360.hub.threads import in_threads
-from analysis360.places import Place
+from analysis360.places import Place, content_of
 from analysis360.series import Checkpoint
 from analysis360.series.checkpoint import CONFIG, WEIGHTS
 
@@ -20,10 +20,6 @@ AT_A_TIME = 8
 """Checkpoints or files read at a time."""
 NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<of>\d{5})\.(?P<suffix>safetensors|bin)")
 SHARD = re.compile(r"[\w-][\w.-]*")
-TOKENIZER = (
-    *("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "merges.txt"),
-    *("added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"),
-)
 INDICES = tuple(f"{stem}.{suffix}.index.json" for stem, suffix in WEIGHTS)
 ABSENT = (OSError, EOFError, MissingError, CheckpointError)
 """What reading raises where one file or branch is not there; a Hub out of reach is another matter."""
@@ -86,12 +82,6 @@ class Inspected:
     def contents(self) -> tuple[str, ...]:
         """What names the content of its shards, in order."""
         return tuple(shard.content for shard in self.shards)
-
-
-def content_of(place: Place, name: str) -> str:
-    """What names a file's content without reading it, where the place can tell: equal names, equal content."""
-    etag: Callable[[str], str] = getattr(place, "etag", place.sha256)
-    return etag(name)
 
 
 def inspect(checkpoints: Sequence[Checkpoint]) -> list[Inspected]:

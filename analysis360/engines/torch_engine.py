@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
 
-from analysis360.engines import STOPPED, Forced, Ids
+from analysis360.engines import STOPPED, Forced, Ids, Likelihood, Request
 from analysis360.engines.llama import Cache, Llama, fits
+from analysis360.engines.shared import knows_branches, score_plain, score_shared
 from analysis360.engines.weights import check_same_model, emptied, load_config, load_model
 from analysis360.errors import EngineError
 from analysis360.series import Checkpoint
@@ -38,6 +39,8 @@ class TorchEngine:
         self._reusable = False
         self._fast: Llama | None = None
         self._cache = Cache()
+        self._branches: bool | None = None
+        """Whether contexts can be shared; of all checkpoints, for they are one model."""
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Load the checkpoint's model; the one before is given back first.
@@ -107,6 +110,15 @@ class TorchEngine:
         gap = best[..., 0] - best[..., 1]
         return logprob.cpu().numpy(), hit.cpu().numpy(), gap.cpu().numpy()
 
+    @torch.inference_mode()
+    def score(self, requests: Sequence[Request]) -> list[Likelihood]:
+        """Likelihoods; see `Engine.score`."""
+        model = self._ready()
+        if self._branches is None:
+            self._branches = knows_branches(model, self.device, self.dtype)
+        score = score_shared if self._branches else score_plain
+        return score(model, self.device, requests)
+
     def describe(self) -> dict[str, str]:
         """Versions, device and threads."""
         device = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
@@ -123,12 +135,12 @@ class TorchEngine:
         self._model = self._spare = self._fast = self._first = None
         self._cache = Cache()
 
-    def _ready(self, ids: Ids) -> Any:
+    def _ready(self, ids: Ids | None = None) -> Any:
         if self._model is None:
             raise EngineError(
                 "no checkpoint is loaded: call load(checkpoint) first, and again after a failed load"
             )
-        if ids.ndim != 2:
+        if ids is not None and ids.ndim != 2:
             raise EngineError(f"expected ids of shape [batch, length], found {list(ids.shape)}")
         return self._model
 

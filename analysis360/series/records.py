@@ -24,6 +24,10 @@ class Model:
     """Id that ends a document."""
     pad_token_id: int | None = None
     """Id that published pipelines pad with after EOS; EOS itself when absent."""
+    add_bos: bool | None = None
+    """Whether text begins with BOS, as it did in training; None: as the tokenizer has it."""
+    prefix_token_id: int | None = None
+    """Id that stands before text without context. None: BOS where text begins with it, otherwise EOS."""
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ class Task(Protocol):
 
     name: str
     schema_version: str
+    noun: str
+    """What its rows are, in the plural: sequences, questions."""
+    data_noun: str
+    """What a piece of its data is: a chunk, a task."""
 
     def units(self) -> list[Unit]:
         """Everything asked for, checkpoint by checkpoint."""

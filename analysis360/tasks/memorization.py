@@ -97,6 +97,7 @@ class Memorization:
 
     name = "memorization"
     schema_version = "memorization/1"
+    noun, data_noun = "sequences", "chunk"
 
     def settings(self) -> dict[str, Any]:
         """The settings as plain values; EOS and padding count where they stop and fill a continuation."""

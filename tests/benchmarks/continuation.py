@@ -113,7 +113,8 @@ def equal(name: str, rounds: Rounds) -> Line:
 def lines(quick: bool) -> list[Line]:
     """A pretrained model of 135 M parameters with real text, and a random one of 6.9 M."""
     import numpy as np
-    from pretrained import UnavailableError, smollm2, text
+    from pretrained import smollm2, text
+    from wheels import UnavailableError
 
     rows, repeats = (16, 1) if quick else (1000, 5)
     found = []

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pretrained import UnavailableError, smollm2, text
+from pretrained import smollm2, text
 from reference import TIE, Continuation, continue_greedily, score
+from wheels import UnavailableError
 
 from analysis360.engines import Forced
 from analysis360.engines.torch_engine import TorchEngine

@@ -1,0 +1,143 @@
+"""Text and ids: the tokenizer that a checkpoint brings, and what its series says of BOS and of empty contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis360.digests import digest_of, file_sha256
+from analysis360.errors import CheckpointError, SeriesError
+from analysis360.places import LocalFolder, Place, content_of
+from analysis360.series import Checkpoint, Series
+from analysis360.series.manifest import Model
+
+Ids = NDArray[np.int32]
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
+"""One of them makes a tokenizer."""
+CUTTING = (*VOCABULARIES, "merges.txt", "added_tokens.json")
+"""Those that decide how text is cut."""
+TOKENIZER = (
+    *VOCABULARIES,
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
+AT_A_TIME = 4096
+"""Texts that are cut into ids together, by several threads."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """The way from text to ids and back."""
+
+    folder: Path
+    """Where the files of the tokenizer are."""
+    model: Model
+    """What the series says of special ids."""
+    trusted: bool = False
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(
+                self.folder, local_files_only=True, trust_remote_code=self.trusted
+            )
+        except Exception as error:  # transformers lets many kinds through; each means the same to the reader
+            reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
+            raise CheckpointError(f"{self.folder}: its tokenizer cannot be read: {reason}") from None
+
+    @cached_property
+    def bos(self) -> int | None:
+        """The tokenizer's BOS."""
+        found: int | None = self._tokenizer.bos_token_id
+        return found
+
+    @cached_property
+    def eos(self) -> int | None:
+        """The id that ends a document: the manifest's, otherwise the tokenizer's."""
+        found = self.model.eos_token_id
+        return self._tokenizer.eos_token_id if found is None else found
+
+    @cached_property
+    def add_bos(self) -> bool:
+        """Whether text begins with BOS. Raises SeriesError where it should and there is none."""
+        if self.model.add_bos is None:
+            return self.bos is not None and self._tokenizer("a")["input_ids"][:1] == [self.bos]
+        if self.model.add_bos and self.bos is None:
+            raise SeriesError(f"[model] add_bos is true; the tokenizer in {self.folder} has no BOS")
+        return self.model.add_bos
+
+    @cached_property
+    def prefix(self) -> int:
+        """What stands before text without context. Raises SeriesError where nothing says what that is."""
+        found = self.model.prefix_token_id
+        if found is None:
+            found = self.bos if self.add_bos else self.eos
+        if found is None:
+            raise SeriesError(
+                f"text without context needs an id before it: the tokenizer in {self.folder} has neither BOS "
+                "nor EOS; give [model] prefix_token_id in the manifest"
+            )
+        return found
+
+    def encode(self, texts: Sequence[str], *, bare: bool = False) -> list[Ids]:
+        """Ids of each text; `bare` ones never begin with BOS."""
+        first = [self.bos] if self.add_bos and not bare else []
+        found: list[Ids] = []
+        for start in range(0, len(texts), AT_A_TIME):
+            some = list(texts[start : start + AT_A_TIME])
+            rows = self._tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]
+            found += [np.array(first + row, np.int32) for row in rows]
+        return found
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, special ones left out."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    @property
+    def digest(self) -> str:
+        """What decides which ids a text becomes."""
+        files = [self.folder / name for name in CUTTING if (self.folder / name).exists()]
+        content = [[file.name, file_sha256(file)] for file in files]
+        return digest_of([content, self.add_bos, self.model.prefix_token_id, self.model.eos_token_id])
+
+
+def open_texts(series: Series, checkpoints: Sequence[Checkpoint]) -> dict[str, Text]:
+    """The tokenizer of each checkpoint by its name, opened once a content. Raises CheckpointError where it has none."""
+    opened: dict[str, Text] = {}
+    found = {}
+    for checkpoint in checkpoints:
+        place, names = _tokenizer_of(series, checkpoint)
+        content = digest_of([[Path(name).name, content_of(place, name)] for name in names])
+        if content not in opened:
+            place.fetch(names)
+            folder = (place.path / names[0]).parent
+            opened[content] = Text(folder, series.manifest.model, checkpoint.trusted)
+        found[checkpoint.name] = opened[content]
+    return found
+
+
+def _tokenizer_of(series: Series, checkpoint: Checkpoint) -> tuple[Place, list[str]]:
+    """Where a tokenizer's files are: the checkpoint's own, otherwise those that the manifest names."""
+    names = [name for name in checkpoint.place.names() if name in TOKENIZER]
+    if any(name in VOCABULARIES for name in names):
+        return checkpoint.place, names
+    if series.manifest.tokenizer is not None and isinstance(series.place, LocalFolder):
+        place = LocalFolder(series.place.path / series.manifest.tokenizer)
+        names = [name for name in place.names() if name in TOKENIZER]
+        if any(name in VOCABULARIES for name in names):
+            return place, names
+    raise CheckpointError(
+        f"checkpoint {checkpoint.name}: no tokenizer in {checkpoint.place.where}: expected one of "
+        f"{', '.join(VOCABULARIES)}; text cannot be asked of it"
+    )
