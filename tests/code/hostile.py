@@ -148,7 +148,8 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
         FAILED,
     ),
     "pretends to be the judge": (
-        "import sys, os\nsys.argv = ['', '{}', '[]']\nsys.path.insert(0, '/inside')\nimport judge\n"
+        "import sys, os\nsys.argv = ['', '{}', '[]']\nsys.path.insert(0, '/own')\n"
+        "from analysis360.tasks.code.inside import judge\njudge.main()\n"
         "def square(x): return 0",
         FAILED,
     ),

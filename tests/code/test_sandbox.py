@@ -58,7 +58,9 @@ def test_the_network_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
         port = server.getsockname()[1]
-        connect = f"import socket\nsocket.create_connection(('127.0.0.1', {port}))\ndef square(x): return x * x"
+        connect = (
+            f"import socket\nsocket.create_connection(('127.0.0.1', {port}))\ndef square(x): return x * x"
+        )
         assert judged(connect).kind == "failed"
         with pytest.raises(BlockingIOError):
             server.accept()
@@ -76,8 +78,8 @@ def test_the_environment_and_the_files_of_the_user_are_not_there(
     )
     prefix = str(Path(os.__file__).parent)
     test = (
-        "assert set(environment()) <= {'PWD', 'HOME', 'PYTHONHASHSEED', 'LC_CTYPE'}, environment()\n"
-        f"own = [f for f in files() if not f.startswith(({prefix!r}, '/inside/', '/task/'))]\n"
+        "assert set(environment()) <= {'PWD', 'HOME', 'PYTHONPATH', 'PYTHONHASHSEED', 'LC_CTYPE'}, environment()\n"
+        f"own = [f for f in files() if not f.startswith(({prefix!r}, '/own/', '/task/'))]\n"
         "own = [f for f in own if '.so' not in f and '/bin/python' not in f]\n"
         "assert own == ['/dev/null'], own\n"
         "assert not [f for f in files() if 'site-packages' in f or 'dist-packages' in f]\n"
@@ -89,7 +91,9 @@ def test_the_environment_and_the_files_of_the_user_are_not_there(
 def test_programs_of_a_run_do_not_meet() -> None:
     write = "open('/tmp/note', 'w').write('49')\ndef square(x): return x * x"
     read = "note = int(open('/tmp/note').read())\ndef square(x): return note"
-    kinds = [verdict.kind for verdict in run([Program(write, TEST, ("square",)), Program(read, TEST, ("square",))])]
+    kinds = [
+        verdict.kind for verdict in run([Program(write, TEST, ("square",)), Program(read, TEST, ("square",))])
+    ]
     assert kinds == ["passed", "failed"]
 
 
@@ -116,9 +120,9 @@ def test_programs_of_a_run_do_not_meet() -> None:
             "def f(): return out",
             "assert f() == [3]",
         ),
-        ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\ndef f(): return P(3).x", "assert f() == 3"),
+        ("import dataclasses\n@dataclasses.dataclass\nclass P:\n    x: int\ndef f(): return P(3).x", "assert f() == 3"),
         ("import random\ndef f(): return random.random()", "import random\nassert f() == random.random()"),
-        ("def f():\n    with open('/tmp/x', 'w') as g: g.write('a')\n    return open('/tmp/x').read()", "assert f() == 'a'"),
+        ("def f():\n    with open('/tmp/x', 'w') as g: return g.write('a')", "assert f() == 1"),
     ],
 )  # fmt: skip
 def test_an_honest_program_is_judged_as_in_one_interpreter(code: str, test: str) -> None:
@@ -132,7 +136,9 @@ def test_a_failure_is_told() -> None:
     assert str(judged("def square(x): return x")) == "failed: AssertionError"
     assert str(judged("def square(x): return 1 / 0")) == "failed: ZeroDivisionError: division by zero"
     assert str(judged("def square(x): return {}['a\\nb']")) == "failed: KeyError: 'a\\nb'"
-    assert str(judged("class Odd(Exception): pass\ndef square(x): raise Odd('one\\ntwo')")) == "failed: Odd: one"
+    assert (
+        str(judged("class Odd(Exception): pass\ndef square(x): raise Odd('one\\ntwo')")) == "failed: Odd: one"
+    )
     assert judged("").detail == "NameError: name 'square' is not defined"
 
 
@@ -145,7 +151,9 @@ def test_without_bubblewrap_nothing_runs_and_the_package_is_named(
     with pytest.raises(SandboxError, match="apt-get install bubblewrap"):
         judged("def square(x): return x * x")
     # one that is there and may not make namespaces
-    (tmp_path / "bwrap").write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2; exit 1\n")
+    (tmp_path / "bwrap").write_text(
+        "#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2; exit 1\n"
+    )
     (tmp_path / "bwrap").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(SandboxError, match=r"No permissions to create new namespace.*bubblewrap"):

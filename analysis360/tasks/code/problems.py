@@ -85,12 +85,13 @@ class ProblemSet:
 
 
 def read_problems(name: str, place: Place) -> ProblemSet:
-    """A benchmark of BENCHMARKS out of a folder. Raises MissingError where it is not there, DataError where it is broken."""
+    """A benchmark out of a folder. Raises MissingError where it is not there, DataError where it is broken."""
     wanted = re.compile(rf"(.*/)?({BENCHMARKS[name].files}){FORMATS}", re.IGNORECASE)
     files = [file for file in place.names() if wanted.fullmatch(file)]
     if not files:
         raise MissingError(
-            f"{place.where}: no {name}.jsonl (nor .json, .parquet, .arrow, nor the files of {BENCHMARKS[name].repository})"
+            f"{place.where}: expected {name}.jsonl, .json, .parquet or .arrow, or the files of "
+            f"{BENCHMARKS[name].repository}, and none is there"
         )
     made: dict[str, Problem] = {}
     for file in files:
@@ -98,7 +99,9 @@ def read_problems(name: str, place: Place) -> ProblemSet:
         for number, row in enumerate(_rows(place.read(file), file, where)):
             problem = _problem(name, row, f"{where}, row {number}")
             if made.setdefault(problem.task_id, problem) != problem:
-                raise DataError(f"{where}, row {number}: {problem.task_id} is there twice, and differs; keep one file")
+                raise DataError(
+                    f"{where}, row {number}: {problem.task_id} is there twice, and differs; keep one file"
+                )
     return _split(name, made, place.where)
 
 
@@ -138,7 +141,9 @@ def _problem(name: str, row: Any, where: str) -> Problem:
     try:
         return _humaneval(row) if name == "humaneval" else _mbpp(row)
     except KeyError as error:
-        raise DataError(f"{where}: no field {error}; expected the fields of {BENCHMARKS[name].repository}") from None
+        raise DataError(
+            f"{where}: no field {error}; expected the fields of {BENCHMARKS[name].repository}"
+        ) from None
     except (TypeError, ValueError, AttributeError, SyntaxError) as error:
         raise DataError(f"{where}: {type(error).__name__}: {error}") from None
 
@@ -154,9 +159,7 @@ def _mbpp(row: Row) -> Problem:
     text = row["text"]
     tests = tuple(row["test_list"])
     test = "\n".join([row.get("test_setup_code") or "", *tests]) + "\n"
-    return Problem(
-        f"MBPP/{int(row['task_id'])}", text, row["code"], test, tests, _taken(test, row["code"])
-    )
+    return Problem(f"MBPP/{int(row['task_id'])}", text, row["code"], test, tests, _taken(test, row["code"]))
 
 
 def _taken(test: str, reference: str) -> tuple[str, ...]:

@@ -192,9 +192,7 @@ class _Trial:
         return None if kind == "gone" else Verdict(kind, detail)
 
 
-def _start(
-    script: str, text: str, arguments: list[str], line: int, disk: int
-) -> subprocess.Popen[bytes]:
+def _start(script: str, text: str, arguments: list[str], line: int, disk: int) -> subprocess.Popen[bytes]:
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(_memory(data)) for data in (text.encode(), seccomp_filter())]
         inside = f"/task/{script.replace('judge', 'test')}"
@@ -213,7 +211,7 @@ def _memory(data: bytes) -> Iterator[int]:
     """A descriptor from which `data` is read."""
     fd = os.memfd_create("task")
     try:
-        with open(fd, "wb", closefd=False) as file:  # noqa: PTH123 (a descriptor has no path)
+        with open(fd, "wb", closefd=False) as file:
             file.write(data)
         os.lseek(fd, 0, os.SEEK_SET)
         yield fd

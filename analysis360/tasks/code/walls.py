@@ -19,6 +19,9 @@ from pathlib import Path
 from analysis360.errors import SandboxError
 
 INSIDE = Path(__file__).with_name("inside")
+OWN = "/own"
+"""The folder inside from which INSIDE is imported, under its name here."""
+_PLACE = f"{OWN}/analysis360/tasks/code/inside"
 NOBODY = "1000"
 """User and group inside."""
 UNUSED = ("_tkinter", "_test", "_ctypes_test", "_xx")
@@ -26,14 +29,16 @@ UNUSED = ("_tkinter", "_test", "_ctypes_test", "_xx")
 INSTALL = "install it with `apt-get install bubblewrap` (version 0.7 or later)"
 
 
-def command(script: str, arguments: Sequence[str], *, files: dict[str, int], seccomp: int, disk: int) -> list[str]:
+def command(
+    script: str, arguments: Sequence[str], *, files: dict[str, int], seccomp: int, disk: int
+) -> list[str]:
     """The command that runs `inside`/`script` in a sandbox of its own.
 
     `files` are descriptors whose content becomes a file of the name inside; `seccomp` is that of a filter;
     `disk` are the bytes that fit in /tmp. Raises SandboxError where bubblewrap is not installed.
     """
     given = [part for name, fd in files.items() for part in ("--file", str(fd), name)]
-    python = [_interpreter(), "-S", "-s", "-B", "-X", "utf8", f"/inside/{script}"]
+    python = [_interpreter(), "-S", "-s", "-B", "-X", "utf8", f"{_PLACE}/{script}"]
     return [
         *_walls(),
         *given,
@@ -58,7 +63,7 @@ def _walls() -> tuple[str, ...]:
         *("--clearenv", "--setenv", "PYTHONHASHSEED", "0", "--setenv", "HOME", "/tmp"),
         *(part for path in _needed() for part in ("--ro-bind", path, path)),
         *(part for path in hidden if path.is_dir() for part in ("--tmpfs", str(path))),
-        *("--ro-bind", str(INSIDE), "/inside"),
+        *("--ro-bind", str(INSIDE), _PLACE, "--setenv", "PYTHONPATH", OWN),
         *("--dev-bind", "/dev/null", "/dev/null"),
     )
 
@@ -71,7 +76,9 @@ def _needed() -> list[str]:
     told = subprocess.run(["ldd", *asked], capture_output=True, text=True, check=False).stdout
     objects = set(re.findall(r"(?:^|\s)(/\S+) \(0x", told))
     if not objects:
-        raise SandboxError(f"ldd names no shared object of {_interpreter()}; it is asked what the sandbox needs")
+        raise SandboxError(
+            f"ldd names no shared object of {_interpreter()}; it is asked what the sandbox needs"
+        )
     cache = ["/etc/ld.so.cache"] if Path("/etc/ld.so.cache").exists() else []
     return [_interpreter(), str(library), *sorted(objects), *cache]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from wire import GoneError, Line, begin, decode, encode, seed_if_used
+from analysis360.tasks.code.inside.wire import GoneError, Line, begin, decode, encode, seed_if_used
 
 FILE = "/task/test.py"
 
@@ -129,4 +129,5 @@ def main() -> None:
     print(json.dumps(judge(line, test, names)), file=out, flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

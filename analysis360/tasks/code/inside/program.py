@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wire import GoneError, Line, begin, decode, encode, seed_if_used
+from analysis360.tasks.code.inside.wire import GoneError, Line, begin, decode, encode, seed_if_used
 
 FILE = "/task/program.py"
+ASKED: dict[str, Callable[..., Any]] = {
+    function.__name__: function for function in (len, iter, next, getattr, setattr)
+}
 
 
 class Objects:
@@ -41,8 +45,7 @@ def answer(ask: str, target: Any, given: list[Any]) -> Any:
         return target(*positional, **named)
     if ask == "item":
         return target[given[0]]
-    asked = {"len": len, "iter": iter, "next": next, "getattr": getattr, "setattr": setattr}[ask]
-    return asked(target, *given)
+    return ASKED[ask](target, *given)
 
 
 def serve(line: Line, module: ModuleType) -> None:
@@ -52,11 +55,7 @@ def serve(line: Line, module: ModuleType) -> None:
         ask, target, given = line.get()
         try:
             content = decode(given, objects.resolve)
-            found = (
-                vars(module)[target]
-                if ask == "global"
-                else answer(ask, objects.resolve(target), content)
-            )
+            found = vars(module)[target] if ask == "global" else answer(ask, objects.resolve(target), content)
             line.put(["value", encode(found, objects.refer)])
         except GoneError:
             raise
@@ -76,7 +75,7 @@ def raised(error: BaseException) -> list[Any]:
 def main() -> None:
     """Hello, the program, then questions."""
     line = begin(json.loads(sys.argv[1]))
-    del sys.path[0], sys.argv[1:]
+    del sys.path[:2], sys.argv[1:]  # those of this file
     line.put("hello")
     source = Path(FILE).read_text(encoding="utf-8")
     seed_if_used(source)
@@ -90,10 +89,11 @@ def main() -> None:
         serve(line, module)
 
 
-try:
-    main()
-except GoneError:
-    pass
-finally:
-    sys.stdout.flush()
-    os._exit(0)
+if __name__ == "__main__":
+    try:
+        main()
+    except GoneError:
+        pass
+    finally:
+        sys.stdout.flush()
+        os._exit(0)

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+PLAIN: dict[type, Callable[[Any], Any]] = {int: int.__int__, float: float.__float__, str: str.__str__}
+"""What makes a plain value of one of a subclass, whatever that overrides."""
 NUMBERS = ("fractions.Fraction", "decimal.Decimal")
 SEQUENCES: dict[str, Callable[[Any], Any]] = {
     kind.__name__: kind for kind in (list, tuple, set, frozenset, deque)
@@ -60,9 +62,9 @@ def encode(value: Any, refer: Callable[[Any], int]) -> Any:
     """A value as JSON; `refer` numbers what has to stay here. Subclasses of plain types cross as those."""
     if value is None or type(value) in (bool, int, float, str):
         return value
-    for plain, exact in ((int, int.__int__), (float, float.__float__), (str, str.__str__)):
+    for plain in PLAIN:
         if isinstance(value, plain):
-            return exact(value)  # type: ignore[operator]
+            return PLAIN[plain](value)
     for name, kind in SEQUENCES.items():
         if isinstance(value, kind):  # type: ignore[arg-type]
             return [name, [encode(item, refer) for item in value]]
