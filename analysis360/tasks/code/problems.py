@@ -13,6 +13,7 @@ import ast
 import io
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,8 @@ def read_problems(name: str, place: Place) -> ProblemSet:
 
 
 def _split(name: str, made: dict[str, Problem], where: str) -> ProblemSet:
+    if not made:
+        raise DataError(f"{where}: the files of {name} hold no problems")
     if name == "humaneval":
         return ProblemSet(name, tuple(made.values()))
     by_number = {int(task_id.removeprefix("MBPP/")): problem for task_id, problem in made.items()}
@@ -152,7 +155,7 @@ def _humaneval(row: Row) -> Problem:
     head, reference = row["prompt"], row["canonical_solution"]
     test = f"{row['test']}\ncheck({row['entry_point']})\n"
     names = _taken(test, head + reference)
-    return Problem(row["task_id"], head, reference, test, (), names, head)
+    return Problem(str(row["task_id"]), head, reference, test, (), names, head)
 
 
 def _mbpp(row: Row) -> Problem:
@@ -164,8 +167,11 @@ def _mbpp(row: Row) -> Problem:
 
 def _taken(test: str, reference: str) -> tuple[str, ...]:
     """Names of a test that the reference defines at top level, built-in ones too where it does (MBPP/126: `sum`)."""
-    used = {node.id for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Name)}
-    return tuple(sorted(used & set(_defined(ast.parse(reference).body))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some references escape what need not be escaped
+        trees = ast.parse(test), ast.parse(reference)
+    used = {node.id for node in ast.walk(trees[0]) if isinstance(node, ast.Name)}
+    return tuple(sorted(used & set(_defined(trees[1].body))))
 
 
 def _defined(statements: Sequence[ast.stmt]) -> Iterable[str]:

@@ -27,6 +27,8 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
 from analysis360.errors import SandboxError
+from analysis360.tasks.code.inside.judge import FILE as TEST
+from analysis360.tasks.code.inside.program import FILE as PROGRAM
 from analysis360.tasks.code.seccomp import seccomp_filter
 from analysis360.tasks.code.walls import INSTALL, command
 
@@ -138,11 +140,11 @@ class _Trial:
         try:
             with ends[0], ends[1]:
                 sides = (
-                    ("program.py", self.program.code, [how]),
-                    ("judge.py", self.program.test, [how, json.dumps(self.program.names)]),
+                    ("program", self.program.code, [how]),
+                    ("judge", self.program.test, [how, json.dumps(self.program.names)]),
                 )
-                for end, (script, text, arguments) in zip(ends, sides, strict=True):
-                    running.append(_start(script, text, arguments, end.fileno(), self.limits.disk))
+                for end, (module, text, arguments) in zip(ends, sides, strict=True):
+                    running.append(_start(module, text, arguments, end.fileno(), self.limits.disk))
             yield running[0], running[1]
         finally:
             for process in running:
@@ -192,15 +194,15 @@ class _Trial:
         return None if kind == "gone" else Verdict(kind, detail)
 
 
-def _start(script: str, text: str, arguments: list[str], line: int, disk: int) -> subprocess.Popen[bytes]:
+def _start(module: str, text: str, arguments: list[str], line: int, disk: int) -> subprocess.Popen[bytes]:
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(_memory(data)) for data in (text.encode(), seccomp_filter())]
-        inside = f"/task/{script.replace('judge', 'test')}"
+        inside = PROGRAM if module == "program" else TEST
         return subprocess.Popen(
-            command(script, arguments, files={inside: files[0]}, seccomp=files[1], disk=disk),
+            command(module, arguments, files={inside: files[0]}, seccomp=files[1], disk=disk),
             stdin=line,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if script == "program.py" else subprocess.DEVNULL,
+            stderr=subprocess.STDOUT if module == "program" else subprocess.DEVNULL,
             pass_fds=files,
             start_new_session=True,
         )

@@ -30,15 +30,16 @@ INSTALL = "install it with `apt-get install bubblewrap` (version 0.7 or later)"
 
 
 def command(
-    script: str, arguments: Sequence[str], *, files: dict[str, int], seccomp: int, disk: int
+    module: str, arguments: Sequence[str], *, files: dict[str, int], seccomp: int, disk: int
 ) -> list[str]:
-    """The command that runs `inside`/`script` in a sandbox of its own.
+    """The command that runs `main` of a module of `inside` in a sandbox of its own.
 
     `files` are descriptors whose content becomes a file of the name inside; `seccomp` is that of a filter;
     `disk` are the bytes that fit in /tmp. Raises SandboxError where bubblewrap is not installed.
     """
     given = [part for name, fd in files.items() for part in ("--file", str(fd), name)]
-    python = [_interpreter(), "-S", "-s", "-B", "-X", "utf8", f"{_PLACE}/{script}"]
+    start = f"from analysis360.tasks.code.inside.{module} import main; main()"
+    python = [_interpreter(), "-S", "-s", "-B", "-X", "utf8", "-c", start]
     return [
         *_walls(),
         *given,

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-from analysis360.tasks.code.inside.wire import GoneError, Line, begin, decode, encode, seed_if_used
+from analysis360.tasks.code.inside.wire import GoneError, Line, begin, decode, encode, read, seed_if_used
+
+TYPE_CHECKING = False  # see `wire`
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 FILE = "/task/program.py"
 ASKED: dict[str, Callable[..., Any]] = {
@@ -73,11 +75,21 @@ def raised(error: BaseException) -> list[Any]:
 
 
 def main() -> None:
-    """Hello, the program, then questions."""
+    """Hello, the program, then questions; ends the process."""
+    try:
+        _main()
+    except GoneError:
+        pass
+    finally:
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def _main() -> None:
     line = begin(json.loads(sys.argv[1]))
-    del sys.path[:2], sys.argv[1:]  # those of this file
+    del sys.path[:2], sys.argv[1:]  # those that found this file
     line.put("hello")
-    source = Path(FILE).read_text(encoding="utf-8")
+    source = read(FILE)
     seed_if_used(source)
     module = sys.modules["program"] = ModuleType("program")
     try:
@@ -87,13 +99,3 @@ def main() -> None:
     else:
         line.put(["defined", sorted(name for name in vars(module) if isinstance(name, str))])
         serve(line, module)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except GoneError:
-        pass
-    finally:
-        sys.stdout.flush()
-        os._exit(0)
