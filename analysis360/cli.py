@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 ENGINES = ("auto", "vllm", "torch")
 SERIES = "amber"
-SERIES_HELP = "a released series by name, a folder with series.toml, a manifest, or org/name on the Hub"
+SERIES_HELP = (
+    "a released series by name, a folder with series.toml or one model, a manifest, or org/name on the Hub"
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _memorization_arguments(
         _command(commands, "memorization", "continue training sequences and score what is memorized")
+    )
+    _leaderboard_arguments(
+        _command(commands, "leaderboard", "ask benchmarks of lm-eval, or compare models by them")
     )
     _figures_arguments(_command(commands, "figures", "draw the figures of training, and of what is stored"))
     _series_arguments(_command(commands, "series", "show what a series holds"))
@@ -122,8 +127,8 @@ def _remote_arguments(parser: argparse.ArgumentParser) -> None:
     add("--trust-remote-code", action="store_true", help="run Python that a checkpoint brings")
 
 
-def _memorization_arguments(parser: argparse.ArgumentParser) -> None:
-    _selection_arguments(parser)
+def _running_arguments(parser: argparse.ArgumentParser) -> None:
+    """What runs of engines have in common."""
     parser.add_argument(
         "--shard", default="0/1", metavar="i/n", help="every n-th checkpoint from the i-th, from 0"
     )
@@ -135,20 +140,55 @@ def _memorization_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="results that no other row of a batch can change; slower",
     )
+
+
+def _memorization_arguments(parser: argparse.ArgumentParser) -> None:
+    _checkpoint_arguments(parser)
+    _memorization_settings(parser)
+    _running_arguments(parser)
     parser.set_defaults(run=_memorization)
 
 
+def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
+    _checkpoint_arguments(parser)
+    add = parser.add_argument
+    add(
+        "--tasks",
+        default="open-llm",
+        metavar="NAMES",
+        help="open-llm (ARC, HellaSwag, MMLU, TruthfulQA), some of these, or lm-eval's tasks (%(default)s)",
+    )
+    add("--shots", type=int, metavar="N", help="examples before each question; each task's own if left out")
+    add("--limit", type=int, metavar="N", help="the first N questions of each task; all if left out")
+    add("--include", metavar="FOLDER", help="folder of further lm-eval task files")
+    add("--seed", type=int, default=1234, help="of the examples, where they are drawn (%(default)s)")
+    add(
+        "--models",
+        nargs="+",
+        metavar="MODEL",
+        help="instead of a series' checkpoints: SERIES or SERIES:CKPT of each row of a table beside the paper's",
+    )
+    add(
+        "--format",
+        default="text",
+        choices=("text", "markdown", "latex", "csv"),
+        help="of that table (%(default)s)",
+    )
+    _running_arguments(parser)
+    parser.set_defaults(run=_leaderboard)
+
+
 def _figures_arguments(parser: argparse.ArgumentParser) -> None:
-    _selection_arguments(parser)
+    _checkpoint_arguments(parser)
+    _memorization_settings(parser)
     parser.add_argument(
         "--to", default="figures", metavar="FOLDER", help="folder for PNG and PDF files (%(default)s)"
     )
     parser.set_defaults(run=_figures)
 
 
-def _selection_arguments(parser: argparse.ArgumentParser) -> None:
+def _checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    dtypes = ("float32", "bfloat16", "float16")
     add("--series", default=SERIES, help=f"{SERIES_HELP} (%(default)s)")
     add(
         "--ckpts",
@@ -156,6 +196,20 @@ def _selection_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SELECTOR",
         help="0:36:4, 0,17,-1, ckpt_010, ckpt_010:ckpt_020; all if left out",
     )
+    add(
+        "--engine",
+        default="auto",
+        choices=ENGINES,
+        help="auto: vllm on a GPU, otherwise torch",
+    )
+    dtypes = ("float32", "bfloat16", "float16")
+    add("--dtype", choices=dtypes, help="compute dtype; the manifest's if left out")
+    add("--out", default="results", metavar="FOLDER", help="results folder (%(default)s)")
+    _remote_arguments(parser)
+
+
+def _memorization_settings(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--chunks",
         default="all",
@@ -165,13 +219,6 @@ def _selection_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sequences", type=int, default=1000, metavar="N", help="sequences a chunk, at most (%(default)s)")
     add("--prompt-tokens", type=int, default=32, metavar="K", help="ids given (%(default)s)")
     add("--continuation-tokens", type=int, default=32, metavar="L", help="ids asked for (%(default)s)")
-    add(
-        "--engine",
-        default="auto",
-        choices=ENGINES,
-        help="auto: vllm on a GPU, otherwise torch",
-    )
-    add("--dtype", choices=dtypes, help="compute dtype; the manifest's if left out")
     add("--seed", type=int, default=0, help="master seed of the panels (%(default)s)")
     add(
         "--metric",
@@ -180,8 +227,6 @@ def _selection_arguments(parser: argparse.ArgumentParser) -> None:
         help="extractible: only which sequences are recalled word for word, which costs less (%(default)s)",
     )
     add("--compat", choices=("analysis360",), help="score as the published code does: stop at EOS and pad")
-    add("--out", default="results", metavar="FOLDER", help="results folder (%(default)s)")
-    _remote_arguments(parser)
 
 
 def _hub_options(parsed: argparse.Namespace) -> dict[str, Any]:
@@ -222,12 +267,29 @@ def _memorization(parsed: argparse.Namespace) -> None:
 
     result = _result(parsed, _opened(parsed), compute=True)
     print(memorization_table(result))
+    _tell(result, Path(parsed.out) / result.series.name / "memorization")
+
+
+def _leaderboard(parsed: argparse.Namespace) -> None:
+    from analysis360.engines import VllmOptions
+    from analysis360.leaderboard import leaderboard
+    from analysis360.tables import evaluation_table
+
+    names = ["tasks", "shots", "limit", "include", "seed", "engine", "dtype", "shard", "out"]
+    options: dict[str, Any] = {name: getattr(parsed, name) for name in names}
+    options["vllm"] = VllmOptions(parsed.tensor_parallel, parsed.batch_invariant)
+    result = leaderboard(_opened(parsed), parsed.ckpts, progress=not parsed.quiet, **options)
+    print(evaluation_table(result))
+    _tell(result, Path(parsed.out) / result.series.name / "leaderboard")
+
+
+def _tell(result: Any, folder: Path) -> None:
+    """What to know of a result, where its time went, and where it is."""
     for note in result.notes:
         print(f"note: {note}")
-    print(result.report.line())
-    for line in result.report.traffic:
+    for line in (result.report.line(), *result.report.details, *result.report.traffic):
         print(line)
-    print(f"results: {Path(parsed.out) / result.series.name / 'memorization'}")
+    print(f"results: {folder}")
 
 
 def _figures(parsed: argparse.Namespace) -> None:

@@ -41,6 +41,8 @@ class StoredUnit:
     start: int
     stop: int
     provenance: dict[str, Any]
+    name: str = ""
+    """Of the chunk, or the question set."""
 
 
 class Piece(NamedTuple):
@@ -168,7 +170,9 @@ def units_of(part: Path, schema_version: str) -> list[StoredUnit]:
     units = footer.pop("units")
     offsets = itertools.accumulate((u["stop"] - u["start"] for u in units), initial=0)
     return [
-        StoredUnit(part, offset, Key(u["ckpt_digest"], u["chunk_digest"]), u["start"], u["stop"], footer)
+        StoredUnit(
+            part, offset, Key(u["ckpt_digest"], u["chunk_digest"]), u["start"], u["stop"], footer, u["chunk"]
+        )
         for offset, u in zip(offsets, units, strict=False)
     ]
 

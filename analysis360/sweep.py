@@ -45,6 +45,8 @@ class Report:
     working: float = 0.0
     """Seconds from the engine's first work to its last."""
     failures: list[CheckpointError] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+    """What the task has to say of the run."""
     traffic: list[str] = field(default_factory=list)
     """A line for each Hub that was asked."""
 
@@ -170,13 +172,16 @@ class Sweep:
         if not self._load(checkpoint):
             self.progress.update(sum(map(len, units)), last=True)
             return
-        writer = self.store.writer(self.task, checkpoint.name, provenance(self.engine, checkpoint))
+        writer = self.store.writer(self.task, checkpoint.name, self._provenance(checkpoint))
         try:
             for together in _together(units):
                 self._score(together, writer)
                 self.progress.update(sum(map(len, together)), last=together[-1] is units[-1])
         finally:
             self.behind.put(writer.close)
+
+    def _provenance(self, checkpoint: Checkpoint) -> dict[str, str]:
+        return provenance(self.engine, checkpoint) | self.task.describe(checkpoint)
 
     def _load(self, checkpoint: Checkpoint) -> bool:
         started = time.monotonic()

@@ -12,9 +12,12 @@ import pandas as pd
 from analysis360.series import Series
 
 if TYPE_CHECKING:
+    from analysis360.evaluations import EvaluationResult
     from analysis360.results import MemorizationResult
 
 
+Z = 1.96
+"""Standard errors to each side of a 95 % interval."""
 NUMBER = re.compile(r"-?[\d,]+(\.\d+)?")
 
 
@@ -86,6 +89,52 @@ def _best(curve: pd.DataFrame) -> str:
 
 def _recall(line: Any) -> str:
     return f"{line.recall:.2f} ({line.sequences})"
+
+
+def evaluation_table(result: EvaluationResult) -> str:
+    """Per checkpoint each benchmark in percent, with the 95 % interval of its questions; what is at chance."""
+    summary = result.summary()
+    how = result.task.how
+    names = list(dict.fromkeys(zip(summary["benchmark"], summary["metric"], strict=True)))
+    rows = []
+    for ckpt, group in summary.groupby("ckpt", sort=False):
+        cells = {(x.benchmark, x.metric): _percent(x) for x in group.itertuples()}
+        rows.append([str(ckpt), *(cells.get(name, "-") for name in names)])
+    n = summary.groupby(["benchmark", "metric"], sort=False)["n"].max()
+    header = [f"{name}, {metric.removesuffix(',none')}" for name, metric in names]
+    asked = ["questions", *(f"{n[name]:,}" for name in names)]
+    chance = summary.groupby(["benchmark", "metric"], sort=False)["chance"].max()
+    guess = ["guessing", *(f"{100 * chance[x]:.1f}" if chance[x] == chance[x] else "-" for x in names)]
+    title = f"Benchmarks of {result.series.name} in percent [95 %]: {how.engine} {how.dtype}"
+    blocks = [title, "", columns(["checkpoint", *header], [*rows, asked, guess])]
+    return "\n".join([*blocks, *_missing(summary), *_at_chance(summary)])
+
+
+def _percent(line: Any) -> str:
+    if np.isnan(line.value):
+        return "-"
+    if np.isnan(line.stderr):
+        return f"{100 * line.value:.1f}"
+    low, high = (100 * (line.value + side * Z * line.stderr) for side in (-1, 1))
+    return f"{100 * line.value:.1f} [{max(low, 0):.1f}, {min(high, 100):.1f}]"
+
+
+def _missing(summary: pd.DataFrame) -> list[str]:
+    """Why cells are empty."""
+    empty = summary[summary["missing"] != ""]
+    return [f"- at {x.ckpt}, {x.benchmark}: {x.missing}" for x in empty.itertuples()]
+
+
+def _at_chance(summary: pd.DataFrame) -> list[str]:
+    """Benchmarks on which no checkpoint can be told from guessing."""
+    known = summary[summary["chance"].notna() & summary["stderr"].notna()]
+    apart = (known["value"] - known["chance"]).abs() > Z * known["stderr"]
+    lines = []
+    for name, group in known.assign(apart=apart).groupby("benchmark", sort=False):
+        share = int((~group["apart"]).sum())
+        if share:
+            lines.append(f"{name}: {share} of {len(group)} checkpoints cannot be told from guessing (95 %)")
+    return lines
 
 
 def series_table(series: Series) -> str:

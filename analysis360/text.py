@@ -89,6 +89,14 @@ class Text:
             )
         return found
 
+    @property
+    def told_prefix(self) -> str:
+        """`prefix` for provenance: `none` where there is none."""
+        try:
+            return str(self.prefix)
+        except SeriesError:
+            return "none"
+
     def encode(self, texts: Sequence[str], *, bare: bool = False) -> list[Ids]:
         """Ids of each text; `bare` ones never begin with BOS."""
         first = [self.bos] if self.add_bos and not bare else []
@@ -109,7 +117,7 @@ class Text:
         """What decides which ids a text becomes."""
         files = [self.folder / name for name in CUTTING if (self.folder / name).exists()]
         content = [[file.name, file_sha256(file)] for file in files]
-        return digest_of([content, self.add_bos, self.model.prefix_token_id, self.model.eos_token_id])
+        return digest_of([content, self.add_bos, self.told_prefix, self.eos])
 
 
 def open_texts(series: Series, checkpoints: Sequence[Checkpoint]) -> dict[str, Text]:

@@ -23,15 +23,15 @@ LINES = [
     ["store"],
     ["sweep", "doctor"],
     ["selection"],
-    ["summaries"],
+    ["summaries", "comparison"],
     ["figures", "joined"],
     ["scored"],
-    ["results"],
-    ["tables", "gallery", "api"],
+    ["results", "evaluations"],
+    ["tables", "gallery", "api", "leaderboard"],
     ["cli"],
 ]
 PLACE = {name: i for i, line in enumerate(LINES) for name in line}
-KNOWS_NOTHING_OF_ENGINES = ["statistics", "pairs", "summaries", "figures"]
+KNOWS_NOTHING_OF_ENGINES = ["statistics", "pairs", "summaries", "comparison", "figures"]
 
 
 def modules() -> list[Path]:

@@ -504,3 +504,14 @@ def test_a_home_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
     path.write_bytes(b"one")
     assert file_sha256(path) == hashlib.sha256(b"one").hexdigest()
     assert Path(blocked).is_file()
+
+
+def test_a_folder_with_one_model_is_a_series_of_one(tmp_path):
+    folder = tmp_path / "my model{0}"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    series = open_series(folder)
+    assert series.name == "my-model-0-"
+    assert [checkpoint.name for checkpoint in series.checkpoints] == ["my-model-0-"]
+    assert series.checkpoints[0].path == folder
+    assert not series.chunks

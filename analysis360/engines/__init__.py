@@ -10,6 +10,7 @@ import importlib.util
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -105,6 +106,17 @@ class Sampling:
     top_k: int | None = None
     """Number of ids drawn from, the most probable ones; None for all."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        expected = {
+            "temperature": ("0 or more", self.temperature >= 0),
+            "top_p": ("above 0 and at most 1", 0 < self.top_p <= 1),
+            "top_k": ("at least 1", self.top_k is None or self.top_k >= 1),
+            "seed": ("0 or more, below 2^64", 0 <= self.seed < 2**64),
+        }
+        for name, (what, holds) in expected.items():
+            if not holds:
+                raise SelectionError(f"{name} {getattr(self, name)}: expected {what}")
 
 
 class Prompt(NamedTuple):
@@ -211,17 +223,29 @@ def open_engine(
     max_tokens: int,
     like: Checkpoint | None = None,
     vllm: VllmOptions | None = None,
+    tokenizer: Path | None = None,
+    share_prefixes: bool = False,
 ) -> Engine:
     """An engine for sequences of up to `max_tokens` ids, computing in `dtype`. Raises EngineError.
 
     Every checkpoint it loads must be the same model as `like`, or as the first one where that is not given.
+    `tokenizer` is a folder of its files, needed where texts are to stop completions. `share_prefixes` is for
+    prompts and requests that begin alike: vLLM then keeps what it computed of them until the next load; torch
+    does so within one call anyway.
     """
     kind = resolve_kind(kind)
     check_options(kind, vllm)
     if kind == "vllm":
         from analysis360.engines.vllm_engine import VllmEngine
 
-        return VllmEngine(dtype=dtype, max_tokens=max_tokens, like=like, options=vllm)
+        return VllmEngine(
+            dtype=dtype,
+            max_tokens=max_tokens,
+            like=like,
+            options=vllm,
+            tokenizer=tokenizer,
+            share_prefixes=share_prefixes,
+        )
     from analysis360.engines.torch_engine import TorchEngine
 
-    return TorchEngine(dtype=dtype, like=like)
+    return TorchEngine(dtype=dtype, like=like, tokenizer=tokenizer)

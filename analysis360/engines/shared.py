@@ -25,10 +25,10 @@ def score_shared(model: Any, device: torch.device, requests: Sequence[Request]) 
     logprob, greedy = np.zeros(len(requests)), np.ones(len(requests), bool)
     cache = DynamicCache()
     for one in passes(requests, BUDGET[device.type]):
-        if one.held:
-            cache.crop(one.held)
-        else:
+        if not one.held:
             cache = DynamicCache()
+        elif surplus := cache.get_seq_length() - one.held:
+            cache.crop(-surplus)
         if not len(one.read):
             _forward(model, device, one, cache, np.array([len(one.ids) - 1]))
             continue

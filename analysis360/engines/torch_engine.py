@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from tokenizers import Tokenizer
 
-from analysis360.engines import STOPPED, Forced, Ids, Likelihood, Request
+from analysis360.engines import STOPPED, Forced, Ids, Likelihood, Prompt, Request
+from analysis360.engines.completing import complete
 from analysis360.engines.llama import Cache, Llama, fits
 from analysis360.engines.shared import knows_branches, score_plain, score_shared
+from analysis360.engines.stopping import check_prompts, open_tokenizer
 from analysis360.engines.weights import check_same_model, emptied, load_config, load_model
 from analysis360.errors import EngineError
 from analysis360.series import Checkpoint
@@ -28,7 +32,11 @@ class TorchEngine:
     kind = "torch"
 
     def __init__(
-        self, dtype: str = "float32", device: str | None = None, like: Checkpoint | None = None
+        self,
+        dtype: str = "float32",
+        device: str | None = None,
+        like: Checkpoint | None = None,
+        tokenizer: Path | None = None,
     ) -> None:
         self.dtype = dtype
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -41,6 +49,8 @@ class TorchEngine:
         self._cache = Cache()
         self._branches: bool | None = None
         """Whether contexts can be shared; of all checkpoints, for they are one model."""
+        self._folder = tokenizer
+        self._tokenizer: Tokenizer | None = None
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Load the checkpoint's model; the one before is given back first.
@@ -118,6 +128,15 @@ class TorchEngine:
             self._branches = knows_branches(model, self.device, self.dtype)
         score = score_shared if self._branches else score_plain
         return score(model, self.device, requests)
+
+    @torch.inference_mode()
+    def complete(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        """Completions; see `Engine.complete`."""
+        model = self._ready()
+        check_prompts(prompts, self._folder)
+        if self._tokenizer is None and self._folder is not None and any(prompt.stop for prompt in prompts):
+            self._tokenizer = open_tokenizer(self._folder)
+        return complete(model, prompts, self._tokenizer)
 
     def describe(self) -> dict[str, str]:
         """Versions, device and threads."""

@@ -82,6 +82,11 @@ def passes(requests: Sequence[Request], budget: int) -> Iterator[Pass]:
             yield _pass(node.end, together, full)
 
 
+def distinct_ids(requests: Sequence[Request]) -> int:
+    """Ids that are left to read when what sequences have in common is read once."""
+    return _tree(requests, [np.array(one.context + one.continuation, np.int64) for one in requests]).size
+
+
 def _tree(requests: Sequence[Request], full: Sequence[Ints]) -> Node:
     """The tree of all sequences, each without its last id, which is only ever asked about."""
     keys = [ids[:-1].astype(">u4").tobytes() for ids in full]  # these compare as the ids do

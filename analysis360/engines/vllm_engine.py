@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
-from analysis360.engines import INVARIANT, Forced, Ids, VllmOptions, check_parts
+from analysis360.engines import (
+    INVARIANT,
+    Forced,
+    Ids,
+    Likelihood,
+    Prompt,
+    Request,
+    VllmOptions,
+    check_parts,
+)
+from analysis360.engines.queries import Answers, Query, pieces, plan
+from analysis360.engines.stopping import check_prompts, cut, ends_within_character, open_tokenizer
 from analysis360.engines.torch_engine import TorchEngine, cut_at_stop
+from analysis360.engines.vllm_requests import (
+    by_choice,
+    completion,
+    question,
+    read_answer,
+    unread,
+)
 from analysis360.engines.weights import one_line
 from analysis360.errors import EngineError
 from analysis360.series import Checkpoint
@@ -33,7 +53,7 @@ ENVIRONMENT = {
 
 
 class VllmEngine:
-    """vLLM in this process; token ids in, token ids out, no tokenizer.
+    """vLLM in this process; token ids in, token ids out, and a tokenizer only for texts that stop completions.
 
     Where two logits nearly tie, a greedy result can depend on the batch it was computed in, unless
     `options.batch_invariant`. With `options.tensor_parallel` above 1 each part runs in a process of its own,
@@ -48,8 +68,11 @@ class VllmEngine:
         max_tokens: int = 64,
         like: Checkpoint | None = None,
         options: VllmOptions | None = None,
+        tokenizer: Path | None = None,
+        share_prefixes: bool = False,
     ) -> None:
         self._options = options or VllmOptions()
+        self._tokenizer, self._shares = tokenizer, share_prefixes
         prepare(self._options)
         self.dtype = dtype
         self._max_tokens = max(max_tokens, PROBE_LENGTH + PROBE_STEPS - 1) + 1
@@ -70,6 +93,7 @@ class VllmEngine:
                 self._llm = self._start(checkpoint)
             else:
                 self._swap(checkpoint)
+            self._forget(checkpoint)
             self._verify(checkpoint)
         except BaseException:
             self.close()  # weights that nobody has verified must not answer
@@ -92,6 +116,13 @@ class VllmEngine:
         except Exception as error:
             raise EngineError(f"checkpoint {checkpoint.name}: the swap failed: {one_line(error)}") from error
 
+    def _forget(self, checkpoint: Checkpoint) -> None:
+        """Blocks of one checkpoint must not serve the next."""
+        if self._shares and not self._llm.reset_prefix_cache():
+            raise EngineError(
+                f"checkpoint {checkpoint.name}: vLLM keeps prefixes of the one before; try --engine torch"
+            )
+
     def _start(self, checkpoint: Checkpoint) -> Any:
         import torch
 
@@ -104,14 +135,15 @@ class VllmEngine:
         self._max_tokens = min(self._max_tokens, window)
         options: dict[str, Any] = {
             "model": str(checkpoint.path),
-            "skip_tokenizer_init": True,
+            "tokenizer": None if self._tokenizer is None else str(self._tokenizer),
+            "skip_tokenizer_init": self._tokenizer is None,
             "trust_remote_code": checkpoint.trusted,
             "dtype": self.dtype,
             "max_model_len": self._max_tokens,
             "max_num_seqs": MAX_SEQUENCES,
             "max_num_batched_tokens": STEP_TOKENS,
             "tensor_parallel_size": self._options.tensor_parallel,
-            "enable_prefix_caching": False,  # blocks of one checkpoint must not serve the next
+            "enable_prefix_caching": self._shares,  # see _forget
             "worker_extension_cls": "analysis360.engines.vllm_worker.SwapExtension",
             "generation_config": "vllm",  # not the sampling defaults a checkpoint may ship
             "disable_log_stats": True,
@@ -150,7 +182,7 @@ class VllmEngine:
         self._check(ids, n)
         # ignore_eos without min_tokens: EOS may be chosen, and generation goes on past it.
         params = SamplingParams(temperature=0.0, max_tokens=n, ignore_eos=True, detokenize=False)
-        outputs = self._submit(ids, params)
+        outputs = self._submit(ids.tolist(), params)
         chosen = np.array([output.outputs[0].token_ids for output in outputs], dtype=np.int32)
         return cut_at_stop(chosen.reshape(len(ids), n), stop)
 
@@ -159,15 +191,72 @@ class VllmEngine:
         self._check(ids, 1)
         return self._ask(ids, start, 1)[0]
 
-    def _check(self, ids: Ids, n: int) -> None:
+    def score(self, requests: Sequence[Request]) -> list[Likelihood]:
+        """Likelihoods; see `Engine.score`. Context and continuation may fill the model's window."""
+        self._ready()
+        for context, continuation in requests:
+            self._check_room(len(context) + len(continuation) - 1, 1)
+        answers = Answers()
+        for piece in pieces(plan(requests, self._block())):
+            outputs = self._put(piece, cached=True)
+            again = [unread(query, output) for query, output in zip(piece, outputs, strict=True)]
+            asked = [query for query, anew in zip(piece, again, strict=True) if anew]
+            fresh = iter(self._put(asked, cached=False))
+            for query, output, anew in zip(piece, outputs, again, strict=True):
+                answers.add(query, read_answer(query, next(fresh) if anew else output))
+        return [answers.likelihood(request) for request in requests]
+
+    def _put(self, queries: Sequence[Query], *, cached: bool) -> list[Any]:
+        return self._submit([query.ids for query in queries], [question(query, cached) for query in queries])
+
+    def _block(self) -> int | None:
+        """Ids of a block of the prefix cache; None without one."""
+        size = self._llm.llm_engine.vllm_config.cache_config.block_size
+        return int(size) if self._shares else None
+
+    def complete(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        """Completions; see `Engine.complete`."""
+        vocabulary = self._ready().vocabulary
+        check_prompts(prompts, self._tokenizer)
+        for prompt in prompts:
+            self._check_room(len(prompt.ids), prompt.most)
+        once = list(dict.fromkeys(prompts))
+        late = self._stopped_late(once)
+        params = [completion(prompt, vocabulary, stop=prompt not in late) for prompt in once]
+        outputs = self._submit([prompt.ids for prompt in once], params)
+        made = {
+            prompt: tuple(output.outputs[0].token_ids) for prompt, output in zip(once, outputs, strict=True)
+        }
+        made |= {prompt: cut(prompt, made[prompt], tokenizer) for prompt, tokenizer in late.items()}
+        return [made[prompt] for prompt in prompts]
+
+    def _stopped_late(self, prompts: Sequence[Prompt]) -> dict[Prompt, Tokenizer]:
+        """Prompts in whose own text vLLM would look for stops, with the tokenizer to cut what it makes of them."""
+        if self._tokenizer is None or not any(prompt.stop for prompt in prompts):
+            return {}
+        tokenizer = open_tokenizer(self._tokenizer)
+        return {
+            prompt: tokenizer
+            for prompt in prompts
+            if prompt.stop and ends_within_character(tokenizer, prompt.ids)
+        }
+
+    def _ready(self) -> Checkpoint:
         if self._llm is None or self._loaded is None:
             raise EngineError(
                 "no checkpoint is loaded: call load(checkpoint) first, and again after a failed load"
             )
+        return self._loaded
+
+    def _check(self, ids: Ids, n: int) -> None:
+        self._ready()
         if ids.ndim != 2:
             raise EngineError(f"expected ids of shape [batch, length], found {list(ids.shape)}")
-        if ids.shape[1] + n > self._max_tokens:
-            asked = f"{ids.shape[1]} + {n}"
+        self._check_room(ids.shape[1], n)
+
+    def _check_room(self, length: int, n: int) -> None:
+        if length + n > self._max_tokens:
+            asked = f"{length} + {n}"
             raise EngineError(
                 f"{asked} ids asked of an engine opened for {self._max_tokens}; open a longer one"
             )
@@ -180,13 +269,12 @@ class VllmEngine:
         params = SamplingParams(temperature=0.0, max_tokens=n, ignore_eos=True, detokenize=False, **asked)
         shape = (len(ids), ids.shape[1] - start)
         result = Forced(np.empty(shape, np.float32), np.empty(shape, np.bool_), np.empty(shape, np.float32))
-        outputs = self._submit(ids, params)
+        outputs = self._submit(ids.tolist(), params)
         for row, output in enumerate(outputs):
             for column, position in enumerate(range(start, ids.shape[1])):
                 entries = output.prompt_logprobs[position]
                 given = int(ids[row, position])
-                # Best first and, at exact ties, the lowest id first: the choice of greedy decoding.
-                ranked = sorted(entries, key=lambda token: (-entries[token].logprob, token))
+                ranked = by_choice(entries)
                 result.logprob[row, column] = entries[given].logprob
                 result.hit[row, column] = ranked[0] == given
                 result.gap[row, column] = entries[ranked[0]].logprob - entries[ranked[1]].logprob
@@ -196,8 +284,9 @@ class VllmEngine:
         logprobs = np.array([[step[token].logprob for step, token in row] for row in pairs], np.float32)
         return result, chosen, logprobs.reshape(len(ids), n)
 
-    def _submit(self, ids: Ids, params: Any) -> list[Any]:
-        prompts = [{"prompt_token_ids": row} for row in ids.tolist()]
+    def _submit(self, ids: Sequence[Sequence[int]], params: Any) -> list[Any]:
+        """Outputs of vLLM, given `params` for all or one for each."""
+        prompts = [{"prompt_token_ids": list(row)} for row in ids]
         try:
             with quiet():
                 outputs: list[Any] = self._llm.generate(prompts, params, use_tqdm=False)

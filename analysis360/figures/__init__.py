@@ -1,4 +1,4 @@
-"""Tables in, matplotlib Axes out: the figures of the paper's sections 4.1.4 and 4.3, and their controls.
+"""Tables in, matplotlib Axes out: the figures of the paper's sections 4.1.4, 4.2 and 4.3, and their controls.
 
 The tables are those of `summaries` (and the trainer's metrics).  They hold fractions; figures show percent,
 and say so.  Every function draws on `ax` if given, else on a new figure, and returns the Axes.  Nothing
@@ -48,6 +48,7 @@ from analysis360.figures.drawing import (
     values,
     write_whole,
 )
+from analysis360.figures.evaluations import plot_benchmarks
 from analysis360.figures.rows import (
     chunk_heat,
     chunk_lines,
@@ -55,10 +56,13 @@ from analysis360.figures.rows import (
     distribution_bars,
     distribution_heat,
 )
+from analysis360.figures.stages import Stage
 from analysis360.figures.training import plot_loss, plot_training
 from analysis360.summaries import Correlations
 
 __all__ = [
+    "Stage",
+    "plot_benchmarks",
     "plot_canaries",
     "plot_chunks",
     "plot_correlation",

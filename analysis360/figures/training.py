@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
@@ -33,6 +31,7 @@ from analysis360.figures.drawing import (
     tokens_axis,
     values,
 )
+from analysis360.figures.stages import Stage, draw_stages, points_wide, text_width, verticals
 
 SPIKE = 6.0
 """Robust standard deviations above the median of the steps before: a loss so far up is marked as a spike."""
@@ -43,17 +42,8 @@ STRONG: dict[str, Any] = {"lw": 1.6}
 MARKS = 150
 """Columns that marks are thinned to: closer together they would be one blot."""
 NAMED = 4  # chunks given up that are listed in the legend; of more there is only the count
-NAME_ROWS = 3  # rows of stage names above the axes; names that fit into none are left out
 
 Places = NDArray[np.int64]
-
-
-class Stage(NamedTuple):
-    """A stretch of steps of one stage, in tokens trained before its first and at its last."""
-
-    name: str
-    start: float
-    end: float
 
 
 @dataclass(frozen=True)
@@ -179,7 +169,7 @@ def plot_loss(
     if "learning_rate" in metrics:
         _learning_rate_behind(ax, run)
     ax.set_xlim(run.limits)
-    lift = _stages(ax, run, named=True)
+    lift = draw_stages(ax, run.stages, named=True)
     tokens_axis(ax)
     ax.set_ylabel("training loss (nats per token)")
     return finish(ax, "Training loss", run.note(checkpoints), lift=lift)
@@ -215,10 +205,10 @@ def plot_training(
     for ax, panel in zip(rest, panels, strict=True):
         panel.draw(ax, run)
         _given_up_lines(ax, run)
-        _stages(ax, run, named=False)
+        draw_stages(ax, run.stages, named=False)
         tidy(ax)
     top.set_xlim(run.limits)
-    lift = _stages(top, run, named=True)
+    lift = draw_stages(top, run.stages, named=True)
     finish(top, "Training", run.note(checkpoints), lift=lift)
     tokens_axis(axes[-1])
     figure.align_ylabels(axes)
@@ -258,32 +248,17 @@ def _loss(ax: Axes, run: Run, drop: float) -> None:
 def _legend_below(ax: Axes, drop: float) -> None:
     """A legend `drop` points below the axes, where it hides no spike, in as many columns as there is room for."""
     labels, size = ax.get_legend_handles_labels()[1], 8.0
-    widths = np.array([_width(label, size) for label in labels])
+    widths = np.array([text_width(label, size) for label in labels])
     handle, between = 2.6 * size, 1.5 * size
 
     def taken(columns: int) -> float:
         return float(sum(part.max() + handle + between for part in np.array_split(widths, columns)))
 
-    fitting = [n for n in (2, 3) if n <= len(labels) and taken(n) <= _points_wide(ax)]
+    fitting = [n for n in (2, 3) if n <= len(labels) and taken(n) <= points_wide(ax)]
     below = ax.transAxes + ScaledTranslation(0, -drop / 72, ax.figure.dpi_scale_trans)
     box: dict[str, Any] = {"bbox_to_anchor": (0, 0), "bbox_transform": below, "borderaxespad": 0}
     room: dict[str, Any] = {"handlelength": 1.6, "columnspacing": 1.5, "ncols": max(fitting, default=1)}
     ax.legend(loc="upper left", fontsize=size, frameon=False, **box, **room)
-
-
-def _literal(name: str) -> str:
-    """A name from a file is never a formula."""
-    return name.replace("$", r"\$")
-
-
-def _width(text: str, size: float) -> float:
-    """Points that a text takes, without drawing it."""
-    return float(TextPath((0, 0), _literal(text), size=size).get_extents().width)
-
-
-def _points_wide(ax: Axes) -> float:
-    """Points the axes take before the layout widens them."""
-    return float(ax.get_window_extent().width * 72 / ax.figure.dpi)
 
 
 def _loss_limits(loss: Floats, spikes: Floats, foot: float) -> tuple[float, float]:
@@ -340,39 +315,7 @@ def _given_up(ax: Axes, run: Run) -> None:
 
 def _given_up_lines(ax: Axes, run: Run) -> None:
     if not run.given_up.empty:
-        _verticals(ax, values(run.given_up, "tokens"), color=VERMILLION, lw=0.8, alpha=0.45)
-
-
-def _verticals(ax: Axes, places: Floats, **style: Any) -> None:
-    """Lines from foot to top, as one artist that changes no limits."""
-    segments = [[(place, 0.0), (place, 1.0)] for place in places]
-    lines = LineCollection(segments, transform=ax.get_xaxis_transform(), zorder=0.5, **style)
-    ax.add_collection(lines, autolim=False)
-
-
-def _stages(ax: Axes, run: Run, *, named: bool) -> float:
-    """Dashed lines between stages, and their names above the axes; returns the points that these take."""
-    stages = run.stages
-    _verticals(ax, np.array([stage.start for stage in stages[1:]]), color=GREY, lw=0.9, ls="--", gid="stages")
-    if not named or not stages:
-        return 0.0
-    (low, high), size = ax.get_xlim(), 8.0
-    width = _points_wide(ax)
-    taken: list[float] = [-np.inf] * NAME_ROWS  # where each row is free from, in points
-    for stage in stages:
-        length = _width(stage.name, size)
-        middle = ((stage.start + stage.end) / 2 - low) / (high - low) * width
-        middle = min(max(middle, length / 2), width - length / 2)
-        row = next((i for i, free in enumerate(taken) if free <= middle - length / 2), None)
-        if row is None:
-            continue
-        taken[row] = middle + length / 2 + size
-        place: dict[str, Any] = {"textcoords": "offset points", "xycoords": "axes fraction"}
-        above = (0, 4 + 11 * row)
-        ax.annotate(
-            _literal(stage.name), (middle / width, 1), above, fontsize=size, color=INK, ha="center", **place
-        )
-    return 11.0 * sum(free > -np.inf for free in taken) + 2
+        verticals(ax, values(run.given_up, "tokens"), color=VERMILLION, lw=0.8, alpha=0.45)
 
 
 def _learning_rate_behind(ax: Axes, run: Run) -> None:

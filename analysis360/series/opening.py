@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from analysis360.errors import SelectionError, SeriesError
 from analysis360.places import LocalFolder, Place
-from analysis360.series.checkpoint import Checkpoint
+from analysis360.series.checkpoint import CONFIG, Checkpoint
 from analysis360.series.chunk import Chunk, Layout, Role
 from analysis360.series.exposure import exposure_of
 from analysis360.series.manifest import (
@@ -34,7 +34,7 @@ REPOSITORY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*/[A-Za-z0-9_-][A-Za-z0-9._
 
 
 def open_series(source: str | Path, *, hub: HubOptions | None = None, pattern: str | None = None) -> Series:
-    """Open a series: a folder with series.toml, a manifest, a shipped name, or `org/name` on a Hub.
+    """Open a series: a folder with series.toml or one model, a manifest, a shipped name, or `org/name` on a Hub.
 
     `pattern`, for a repository: regular expression of the branches that are checkpoints, with a named
     group of digits to order them by. Raises SelectionError when nothing of that name exists, SeriesError when
@@ -53,6 +53,8 @@ def open_series(source: str | Path, *, hub: HubOptions | None = None, pattern: s
     if known is not None:
         return _build(known, text, None, hub)
     if Path(source).is_dir():
+        if (Path(source) / CONFIG).is_file():
+            return _single(Path(source), hub)
         raise _no_manifest(Path(source))
     if REPOSITORY.fullmatch(text) and path.name != MANIFEST_NAME:
         return _from_hub(text, pattern, hub)
@@ -60,6 +62,18 @@ def open_series(source: str | Path, *, hub: HubOptions | None = None, pattern: s
     raise SelectionError(
         f"unknown series {text!r}: expected a folder with {MANIFEST_NAME}, a manifest file, "
         f"a repository org/name, or one of {names}"
+    )
+
+
+def _single(folder: Path, options: HubOptions | None) -> Series:
+    """A folder with one model is a series of one checkpoint without data."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", folder.resolve().name).lstrip(".-") or "model"
+    manifest = Manifest(name, Files(path=name, count=1))
+    trusted = options is not None and options.trust_remote_code
+    checkpoint = Checkpoint(name, 0, LocalFolder(folder.resolve()), {}, trusted)
+    exposure = exposure_of(manifest, [{}], [], [])
+    return Series(
+        name, str(folder), manifest, (checkpoint,), (), (), (), exposure, LocalFolder(folder.resolve())
     )
 
 

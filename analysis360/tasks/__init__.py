@@ -67,5 +67,8 @@ class Task(Protocol):
     def run(self, engine: Engine, units: Sequence[Unit]) -> list[pa.Table]:
         """Compute units of the checkpoint that is loaded: of each a table with `position` and the task's columns."""
 
+    def describe(self, checkpoint: Checkpoint) -> dict[str, str]:
+        """Provenance of the rows beside the engine's and the checkpoint's."""
+
     def settings(self) -> dict[str, Any]:
         """Everything of ours that changes a number; its digest names the results."""

@@ -107,6 +107,10 @@ class Memorization:
             del plain["metric"]
         return plain | padding
 
+    def describe(self, checkpoint: Checkpoint) -> dict[str, str]:
+        """Nothing: settings and content say it all."""
+        return {}
+
     def unlike(self, stored: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         """Where stored settings differ from these: what was asked here, and what to ask for those instead."""
         ours, theirs = (asdict(Settings()) | dict(plain) for plain in (self.settings(), stored))

@@ -1,0 +1,235 @@
+"""The leaderboard command: what the command line and a notebook call to ask lm-eval's tasks of every checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis360.digests import digest_of
+from analysis360.engines import VllmOptions, check_options, check_parts, open_engine, resolve_kind
+from analysis360.errors import NotStoredError, SelectionError
+from analysis360.evaluations import EvaluationResult, gather, stored_plan, with_members
+from analysis360.parts import Rows
+from analysis360.results import mixed_provenance
+from analysis360.selection import compute_dtype, readable, selected
+from analysis360.series import Checkpoint, Series, open_series
+from analysis360.series.selectors import Selector
+from analysis360.store import Store
+from analysis360.sweep import Report, sweep
+from analysis360.tasks import Unit
+from analysis360.tasks.leaderboard import SHOTS_SEED, Leaderboard, Settings
+from analysis360.tasks.leaderboard.suites import SUITE, Benchmark, benchmarks
+from analysis360.text import open_texts
+
+if TYPE_CHECKING:
+    from analysis360.hub.options import HubOptions
+    from analysis360.tasks.leaderboard.adapter import EngineLM
+    from analysis360.tasks.leaderboard.questions import Loaded, QuestionSet
+
+WINDOWS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
+"""Keys of a config that tell how many ids a model reads."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What a run needs beside what is asked."""
+
+    include: Path | None
+    """Folder of further task files."""
+    vllm: VllmOptions | None
+    progress: bool
+
+
+def leaderboard(
+    series: Series | str | Path,
+    ckpts: Selector = ":",
+    *,
+    tasks: str | Sequence[str] = SUITE,
+    shots: int | None = None,
+    limit: int | None = None,
+    include: str | Path | None = None,
+    engine: str = "auto",
+    dtype: str | None = None,
+    seed: int = SHOTS_SEED,
+    shard: str = "0/1",
+    out: str | Path = "results",
+    hub: HubOptions | None = None,
+    pattern: str | None = None,
+    vllm: VllmOptions | None = None,
+    progress: bool = True,
+    compute: bool = True,
+) -> EvaluationResult:
+    """Ask lm-eval's tasks of checkpoints; compute what is missing, load what is there.
+
+    `tasks` is `open-llm` (ARC, HellaSwag, MMLU and TruthfulQA as the leaderboard of 2023 has them) or names of
+    lm-eval's tasks and groups; `include` is a folder of further task files. `shots` overrides the number of examples
+    before each question, `limit` takes the first questions of each task. `seed` draws examples and samples.
+    `shard` i/n takes every n-th checkpoint from the i-th; `vllm` says how that engine runs. With `compute=False` only
+    stored answers are read. Raises Analysis360Error; checkpoints that could not be loaded are raised last.
+    """
+    asked = benchmarks(tasks, shots)
+    if limit is not None and limit < 1:
+        raise SelectionError(f"limit: expected at least 1, found {limit}")
+    series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
+    kind = resolve_kind(engine) if compute or engine == "auto" else engine
+    chosen = selected(series, ckpts, shard, out)
+    store = Store(out, series.name)
+    blank = Leaderboard([], Settings(compute_dtype(dtype, series), kind, seed), limit)
+    chosen, failures = readable(chosen, progress)
+    if not compute:
+        return _read(series, chosen, asked, blank, store, Report(failures=failures))
+    check_options(kind, vllm)
+    check_parts(chosen[0], vllm)
+    store.prepare()
+    how = Asking(None if include is None else Path(include), vllm, progress)
+    asked, task, report = _run(series, chosen, asked, blank, store, how)
+    report.failures[:0] = failures
+    return _read(series, chosen, asked, task, store, report)
+
+
+def _run(
+    series: Series,
+    chosen: list[Checkpoint],
+    asked: list[Benchmark],
+    blank: Leaderboard,
+    store: Store,
+    how: Asking,
+) -> tuple[list[Benchmark], Leaderboard, Report]:
+    """Load the questions, ask what is missing, and write lm-eval's own files."""
+    from analysis360.tasks.leaderboard.questions import load_questions
+
+    began = time.monotonic()
+    loaded = load_questions(asked, include=how.include, seed=blank.how.seed)
+    asked = [with_members(one, loaded.members[one.name]) for one in asked]
+    task = _planned(series, chosen, loaded.sets, blank)
+    took = [f"questions loaded in {time.monotonic() - began:.1f} s"]
+    began, longest = time.monotonic(), _encoded(task, store)
+    if longest:
+        took.append(f"built and cut into ids in {time.monotonic() - began:.1f} s")
+    opener = partial(
+        open_engine,
+        blank.how.engine,
+        dtype=blank.how.dtype,
+        max_tokens=longest + 1,
+        like=series.checkpoints[0],
+        vllm=how.vllm,
+    )
+    report = sweep(task, store, opener, progress=how.progress)
+    report.details = [", ".join(took), *_shared(task.models.values())]
+    for checkpoint in chosen:
+        _export(series, checkpoint, task, store, loaded)
+    return asked, task, report
+
+
+def _planned(
+    series: Series, chosen: Sequence[Checkpoint], sets: Sequence[QuestionSet], blank: Leaderboard
+) -> Leaderboard:
+    """Every set under every checkpoint, as its own tokenizer reads it."""
+    from analysis360.tasks.leaderboard.adapter import EngineLM
+    from analysis360.tasks.leaderboard.encoding import Encoder
+
+    window = window_of(series)
+    texts = open_texts(series, chosen)
+    keys = {name: digest_of([text.digest, window]) for name, text in texts.items()}
+    models = {
+        keys[name]: EngineLM(Encoder(text, window), seed=blank.how.seed) for name, text in texts.items()
+    }
+    read = {key: [replace(one, text=key) for one in sets] for key in models}
+    return replace(blank, plan=[(one, read[keys[one.name]]) for one in chosen], models=models)
+
+
+def _encoded(task: Leaderboard, store: Store) -> int:
+    """Build and encode what is missing, once for all checkpoints; returns ids of the longest sequence, 0 if none."""
+    longest = 0
+    needed: dict[tuple[str, str], QuestionSet] = {}
+    for unit in store.missing(task):
+        needed[unit.chunk.name, unit.chunk.digest] = unit.chunk  # type: ignore[assignment]  # they are ours
+    for questions in needed.values():
+        size = task.asked(questions)
+        questions.build(size)
+        longest = max(longest, task.models[questions.text].encoder.prepare(questions.requests(0, size)))
+    return longest
+
+
+def _shared(models: Iterable[EngineLM]) -> list[str]:
+    """How much was read once that would have been read again, and what was cut."""
+    models = list(models)
+    asked, distinct = sum(one.asked for one in models), sum(one.distinct for one in models)
+    cut = sum(one.encoder.cut for one in models)
+    lines = []
+    if asked:
+        lines.append(
+            f"{asked:,} ids in all sequences, {distinct:,} with what they begin with in common read once "
+            f"({asked / distinct:.1f} times fewer)"
+        )
+    if cut:
+        lines.append(f"{cut:,} contexts were longer than the window and lost their beginning")
+    return lines
+
+
+def _export(series: Series, checkpoint: Checkpoint, task: Leaderboard, store: Store, loaded: Loaded) -> None:
+    """lm-eval's file of one checkpoint, where all of its answers are stored."""
+    from analysis360.tasks.leaderboard.export import results_of, write_results
+
+    sets = next(sets for one, sets in task.plan if one is checkpoint)
+    units = [Unit(checkpoint, one, 0, task.asked(one)) for one in sets]
+    rows = Rows(units, lambda: store.stored(task))
+    if rows.stored != [len(unit) for unit in units]:
+        return
+    values = {
+        unit.chunk.name: answers.values() for unit, answers in zip(units, gather(units, rows), strict=True)
+    }
+    found = results_of(loaded.sets, values, loaded.groups)
+    about = {
+        "model": "analysis360",
+        "model_args": f"series={series.name},ckpt={checkpoint.name}",
+        "limit": task.limit,
+    }
+    about |= {"batch_size": None, "model_dtype": task.how.dtype, **task.describe(checkpoint)}
+    name = digest_of(sorted(values))[:8]
+    folder = store.folder(task.name, task.settings()) / "lm-eval" / checkpoint.name
+    write_results(folder / f"results_{name}.json", found | {"config": about, "model_name": checkpoint.name})
+
+
+def _read(
+    series: Series,
+    chosen: Sequence[Checkpoint],
+    asked: Sequence[Benchmark],
+    task: Leaderboard,
+    store: Store,
+    report: Report,
+) -> EvaluationResult:
+    """What is stored of the asked. Raises the first failure when all else is read, NotStoredError for nothing."""
+    units, notes = stored_plan(chosen, store.stored(task), asked, task.limit)
+    if report.failures:
+        first, more = report.failures[0], len(report.failures) - 1
+        if more:
+            first.add_note(f"and {more} more checkpoints; the others are stored")
+        raise first
+    if not units:
+        names = ",".join(one.task for one in asked)
+        raise NotStoredError(
+            f"no answers to {names} with {task.how.engine} {task.how.dtype} in {store.path}; "
+            "run `analysis360 leaderboard` first"
+        )
+    rows = Rows(units, lambda: store.stored(task))
+    notes += mixed_provenance(rows.provenance)
+    if report.computed:
+        notes += series.moved()
+    report.traffic = [traffic.line() for traffic in series.traffic if traffic.requests]
+    return EvaluationResult(series, chosen, asked, task, units, rows, report, [*series.notes, *notes])
+
+
+def window_of(series: Series) -> int:
+    """Ids the model reads. Raises SelectionError where its config does not tell."""
+    config = series.checkpoints[0].config
+    for key in WINDOWS:
+        if isinstance(config.get(key), int):
+            return int(config[key])
+    raise SelectionError(
+        f"series {series.name}: config.json tells no window; expected one of {', '.join(WINDOWS)}"
+    )
