@@ -118,6 +118,8 @@ class Code:
 
     plan: Sequence[tuple[Checkpoint, Sequence[Asked]]]
     how: Settings
+    limit: int | None = None
+    """Problems of each benchmark, the first ones; all, if left out."""
     workers: int | None = None
     """Programs that are judged at a time; as many as there are processors, if left out."""
 
@@ -133,7 +135,7 @@ class Code:
     def units(self) -> list[Unit]:
         """One unit a checkpoint and benchmark."""
         return [
-            Unit(checkpoint, asked, 0, len(asked.questions))
+            Unit(checkpoint, asked, 0, min(len(asked.questions), self.limit or len(asked.questions)))
             for checkpoint, several in self.plan
             for asked in several
         ]
