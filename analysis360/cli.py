@@ -15,6 +15,7 @@ from analysis360 import __version__
 from analysis360.errors import Analysis360Error, NotStoredError, SelectionError
 
 if TYPE_CHECKING:
+    from analysis360.evaluations import EvaluationResult
     from analysis360.results import MemorizationResult
     from analysis360.series import Series
 
@@ -169,14 +170,11 @@ def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
         "--models",
         nargs="+",
         metavar="MODEL",
-        help="instead of a series' checkpoints: SERIES or SERIES:CKPT of each row of a table beside the paper's",
+        help="instead of --series and --ckpts: SERIES or SERIES:CKPTS, to stand beside the paper's in one table",
     )
-    add(
-        "--format",
-        default="text",
-        choices=("text", "markdown", "latex", "csv"),
-        help="of that table (%(default)s)",
-    )
+    table = parser.add_argument_group("with --models").add_argument
+    table("--layout", default="table4", choices=("table4", "table5"), help="the paper's (%(default)s)")
+    table("--format", default="markdown", choices=("markdown", "latex", "csv"), help="(%(default)s)")
     _running_arguments(parser)
     parser.set_defaults(run=_leaderboard)
 
@@ -301,7 +299,15 @@ def _leaderboard(parsed: argparse.Namespace) -> None:
     names = ["tasks", "shots", "limit", "include", "seed", "engine", "dtype", "shard", "out"]
     options: dict[str, Any] = {name: getattr(parsed, name) for name in names}
     options["vllm"] = VllmOptions(parsed.tensor_parallel, parsed.batch_invariant)
-    result = leaderboard(_opened(parsed), parsed.ckpts, progress=not parsed.quiet, **options)
+    options["progress"] = not parsed.quiet
+    if parsed.models:
+        from analysis360.comparing import compare_models
+
+        hub = _hub_options(parsed)["hub"]
+        table = compare_models(parsed.models, layout=parsed.layout, hub=hub, **options)
+        print(getattr(table, parsed.format)().rstrip())
+        return
+    result = leaderboard(_opened(parsed), parsed.ckpts, **options)
     print(evaluation_table(result))
     _tell(result, Path(parsed.out) / result.series.name / "leaderboard")
 
@@ -341,19 +347,37 @@ def _tell(result: Any, folder: Path) -> None:
 
 
 def _figures(parsed: argparse.Namespace) -> None:
-    from analysis360.gallery import draw_all, draw_training
+    from analysis360.gallery import draw_all, draw_evaluations, draw_training
 
-    series = _opened(parsed)
+    series, to = _opened(parsed), Path(parsed.to)
+    answered = _answered(parsed, series)
     try:
         result = _result(parsed, series, compute=False)
     except NotStoredError as missing:
-        for line in draw_training(series, Path(parsed.to), missing):
+        try:
+            for line in draw_training(series, to, missing):
+                print(line)
+        except NotStoredError:
+            if answered is None:
+                raise
+    else:
+        for line in draw_all(result, to):
             print(line)
-        return
-    for line in draw_all(result, Path(parsed.to)):
+        for note in result.notes:
+            print(f"note: {note}")
+    for line in () if answered is None else draw_evaluations(answered, to):
         print(line)
-    for note in result.notes:
-        print(f"note: {note}")
+
+
+def _answered(parsed: argparse.Namespace, series: Series) -> EvaluationResult | None:
+    """What is stored of the leaderboard, where anything is."""
+    from analysis360.leaderboard import leaderboard
+
+    options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
+    try:
+        return leaderboard(series, parsed.ckpts, tasks="stored", compute=False, **options)
+    except NotStoredError:
+        return None
 
 
 def _series(parsed: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis360.errors import SelectionError, StoreError
+from analysis360.metrics import stages_of
 from analysis360.parts import Rows, StoredUnit
 from analysis360.series import Checkpoint, Series
 from analysis360.sweep import Report
@@ -129,8 +130,10 @@ class EvaluationResult:
     def plot(self, axes: Sequence[Axes] | None = None) -> Any:
         """Figures 4 and 6: each benchmark by tokens trained on, with its 95 % band and what guessing has."""
         from analysis360.figures.evaluations import plot_benchmarks
+        from analysis360.figures.stages import Stage
 
-        return plot_benchmarks(self.summary(), axes)
+        stages = [Stage(*stage) for stage in stages_of(self.series)]
+        return plot_benchmarks(self.summary(), axes, stages)
 
     def provenance(self) -> pd.DataFrame:
         """A row per part read: versions, tokenizer, machine, checkpoint, when it was written."""

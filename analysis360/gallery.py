@@ -1,4 +1,4 @@
-"""Every figure of a memorization result, or of a training run alone, as files."""
+"""Every figure of what is stored, or of a training run alone, as files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis360 import figures
 from analysis360.errors import Analysis360Error, NotStoredError, StoreError
+from analysis360.evaluations import EvaluationResult
 from analysis360.metrics import read_log
 from analysis360.results import MemorizationResult
 from analysis360.series import Series
@@ -64,6 +65,12 @@ def draw_training(series: Series, to: Path, missing: NotStoredError) -> Iterator
     for name, ax in drawn.items():
         yield _save(ax, to / name)
     yield f"not drawn: what is memorized: {missing}{_remove(to, MEMORIZED)}"
+
+
+def draw_evaluations(result: EvaluationResult, to: Path) -> Iterator[str]:
+    """Draw benchmarks over training, Figures 4 and 6. Yields a line as `draw_all` does."""
+    _prepare(to)
+    yield _save(result.plot()[0], to / "figure4_benchmarks")
 
 
 def _prepare(to: Path) -> None:

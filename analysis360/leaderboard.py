@@ -22,7 +22,7 @@ from analysis360.store import Store
 from analysis360.sweep import Report, sweep
 from analysis360.tasks import Unit
 from analysis360.tasks.leaderboard import SHOTS_SEED, Leaderboard, Settings
-from analysis360.tasks.leaderboard.suites import SUITE, Benchmark, benchmarks
+from analysis360.tasks.leaderboard.suites import STORED, SUITE, Benchmark, benchmarks, stored_benchmarks
 from analysis360.text import open_texts
 
 if TYPE_CHECKING:
@@ -66,12 +66,13 @@ def leaderboard(
     """Ask lm-eval's tasks of checkpoints; compute what is missing, load what is there.
 
     `tasks` is `open-llm` (ARC, HellaSwag, MMLU and TruthfulQA as the leaderboard of 2023 has them) or names of
-    lm-eval's tasks and groups; `include` is a folder of further task files. `shots` overrides the number of examples
-    before each question, `limit` takes the first questions of each task. `seed` draws examples and samples.
-    `shard` i/n takes every n-th checkpoint from the i-th; `vllm` says how that engine runs. With `compute=False` only
-    stored answers are read. Raises Analysis360Error; checkpoints that could not be loaded are raised last.
+    lm-eval's tasks and groups; `include` is a folder of further task files. `shots` overrides the number of
+    examples before each question, `limit` takes the first questions of each task. `seed` draws examples and
+    samples. `shard` i/n takes every n-th checkpoint from the i-th; `vllm` says how that engine runs. With
+    `compute=False` only stored answers are read, and `tasks` may be `stored`: all there are. Raises
+    Analysis360Error; checkpoints that could not be loaded are raised last.
     """
-    asked = benchmarks(tasks, shots)
+    asked = [] if tasks == STORED and not compute else benchmarks(tasks, shots)
     if limit is not None and limit < 1:
         raise SelectionError(f"limit: expected at least 1, found {limit}")
     series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
@@ -114,9 +115,11 @@ def _run(
         open_engine,
         blank.how.engine,
         dtype=blank.how.dtype,
-        max_tokens=longest + 1,
+        max_tokens=min(longest, window_of(series)),
         like=series.checkpoints[0],
         vllm=how.vllm,
+        tokenizer=next(iter(task.models.values())).encoder.text.folder,
+        share_prefixes=True,
     )
     report = sweep(task, store, opener, progress=how.progress)
     report.details = [", ".join(took), *_shared(task.models.values())]
@@ -204,14 +207,16 @@ def _read(
     report: Report,
 ) -> EvaluationResult:
     """What is stored of the asked. Raises the first failure when all else is read, NotStoredError for nothing."""
-    units, notes = stored_plan(chosen, store.stored(task), asked, task.limit)
+    stored = store.stored(task)
+    asked = asked or stored_benchmarks({unit.name for unit in stored})
+    units, notes = stored_plan(chosen, stored, asked, task.limit)
     if report.failures:
         first, more = report.failures[0], len(report.failures) - 1
         if more:
             first.add_note(f"and {more} more checkpoints; the others are stored")
         raise first
     if not units:
-        names = ",".join(one.task for one in asked)
+        names = ", ".join(one.task for one in asked) or "any task"
         raise NotStoredError(
             f"no answers to {names} with {task.how.engine} {task.how.dtype} in {store.path}; "
             "run `analysis360 leaderboard` first"

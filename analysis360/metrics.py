@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis360.errors import DataError
 from analysis360.series import Series
+from analysis360.series.schedules import PhaseExposure
 
 STEP_COLUMNS = ("step", "tokens", "loss")
 EVENT_COLUMNS = ("event", "chunk", "position", "step", "tokens", "loss", "gradient_norm", "reason")
@@ -62,6 +64,26 @@ def read_metrics(series: Series) -> pd.DataFrame:
 def read_events(series: Series) -> pd.DataFrame:
     """The events of the training run, a row an event; none is an empty frame (see `read_log`)."""
     return read_log(series).events
+
+
+def stages_of(series: Series) -> list[tuple[str, float, float]]:
+    """(name, tokens before it, tokens at its end) of each stage of training, where there are several."""
+    exposure = series.exposure
+    if isinstance(exposure, PhaseExposure) and exposure.tokens_per_chunk:
+        ends = np.cumsum(exposure.lengths, dtype=np.float64) * exposure.tokens_per_chunk
+        names = [f"phase {i}" for i in range(1, len(ends) + 1)]
+        return list(zip(names, [0.0, *ends[:-1].tolist()], ends.tolist(), strict=True))
+    if series.manifest.metrics is None or series.place is None:
+        return []
+    metrics = read_metrics(series)
+    if "stage" not in metrics or not len(metrics):
+        return []
+    ends_of = (
+        metrics.assign(stage=metrics["stage"].ffill().bfill()).groupby("stage", sort=False)["tokens"].max()
+    )
+    starts = [0.0, *map(float, ends_of.iloc[:-1])]
+    named = zip(map(str, ends_of.index), starts, map(float, ends_of), strict=True)
+    return list(named) if len(ends_of) > 1 else []
 
 
 def _records(text: str, path: str) -> list[dict[str, Any]]:

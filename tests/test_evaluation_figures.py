@@ -166,6 +166,41 @@ def test_chance_is_a_dotted_line_where_it_is_known_or_given() -> None:
     assert lines(figures.plot_benchmarks(table, chance={})) == [[], [], [], []]
 
 
+def test_chance_is_what_the_frame_says_where_it_does() -> None:
+    table = frame(5).assign(chance=np.nan)
+    table.loc[table["benchmark"] == "ARC", "chance"] = 0.2505
+    axes = figures.plot_benchmarks(table)
+    assert [[y.get_ydata()[0] for y in ax.lines if y.get_linestyle() == ":"] for ax in axes] == [
+        [25.05],
+        [],
+        [],
+        [],
+    ]
+    axes = figures.plot_benchmarks(table, chance={"MMLU": 0.3})
+    assert [[y.get_ydata()[0] for y in ax.lines if y.get_linestyle() == ":"] for ax in axes] == [
+        [],
+        [],
+        [30],
+        [],
+    ]
+
+
+def test_what_is_no_fraction_is_drawn_as_it_is() -> None:
+    for metric, value in (("word_perplexity", 20.0), ("bits_per_byte", 0.9), ("bleu", 31.0)):
+        table = frame(5, ["ARC"]).assign(metric=metric, value=value, stderr=0.5 * value)
+        [ax] = figures.plot_benchmarks(table)
+        assert ax.get_ylabel() == metric
+        assert not any(text.startswith("chance") for text in texts(ax))
+        np.testing.assert_allclose(line(ax).get_ydata(), value)
+        np.testing.assert_allclose([bar[1:] for bar in bars(ax)], [[0.02 * value, 1.98 * value]] * 5)
+
+
+def test_what_was_never_asked_has_no_panel() -> None:
+    table = frame(5, ["ARC"])
+    table.loc[5] = {**table.loc[4], "ckpt": "ckpt_005", "metric": "", "value": np.nan}
+    assert len(figures.plot_benchmarks(table)) == 1
+
+
 def test_stages_part_the_panels_by_name_as_far_as_training_went() -> None:
     for ax in figures.plot_benchmarks(frame(143, PAPER), stages=STAGES):
         assert stages_of(ax) == [345e9, 1272e9]

@@ -37,6 +37,8 @@ ORDER = ("ARC", "HellaSwag", "MMLU", "TruthfulQA", "HumanEval", "MBPP")
 """Panels in the paper's order; other benchmarks follow as they come."""
 CHANCE: Mapping[str, float] = MappingProxyType({"ARC": 0.25, "HellaSwag": 0.25, "MMLU": 0.25})
 """What guessing gets, a fraction. Nearly all questions of ARC have four choices; TruthfulQA's vary in number."""
+NO_FRACTION = ("perplexity", "bits_per_byte")
+"""In the names of metrics that are never in percent, whatever their values."""
 INTERVAL = 1.96
 """Standard errors to either side that hold 95 %."""
 APART = 12
@@ -57,20 +59,37 @@ class Panel(NamedTuple):
     metric: str
     rows: pd.DataFrame
 
+    @property
+    def scale(self) -> float:
+        """100 for fractions, which are shown in percent; 1 for other measures."""
+        value = self.rows["value"].dropna()
+        other = any(name in self.metric for name in NO_FRACTION) or not value.between(0, 1).all()
+        return 1.0 if other else 100.0
+
+    def chance(self, given: Mapping[str, float] | None) -> float:
+        """What guessing gets: as given, else as the rows say, else the usual; NaN where that is not known."""
+        if self.scale == 1:
+            return np.nan
+        if given is None and "chance" in self.rows:
+            return float(self.rows["chance"].mean())
+        return (CHANCE if given is None else given).get(self.benchmark, np.nan)
+
 
 def plot_benchmarks(
     frame: pd.DataFrame,
     axes: Sequence[Axes] | None = None,
     stages: Sequence[Stage] = (),
-    chance: Mapping[str, float] = CHANCE,
+    chance: Mapping[str, float] | None = None,
 ) -> tuple[Axes, ...]:
     """Draw each benchmark over training, with 95 % intervals, what chance gets, and stages as dashed lines.
 
     `frame` has a row per series, ckpt, benchmark and metric: tokens (trained on at the checkpoint; where
     any is missing, checkpoints stand in their order instead, and the axis says so), value and stderr
-    (fractions; a missing value is a gap, a missing error has no interval) and n (questions). A panel shows
-    one metric of one benchmark, in the paper's order, on `axes` if given, as many as there are panels.
-    `stages` are in tokens. `chance`, a fraction by benchmark, is a dotted line. Raises Analysis360Error where
+    (fractions, drawn in percent; other measures, such as perplexity, as they are; a missing value is a gap,
+    a missing error has no interval) and n (questions). A panel shows one metric of one benchmark, in the
+    paper's order, on `axes` if given, as many as there are panels. `stages` are in tokens. `chance`, a
+    fraction by benchmark, is a dotted line; if left out, the frame's column of that name, or 25 % for the
+    benchmarks of four choices. Raises Analysis360Error where
     there is nothing to draw, or a checkpoint has two values.
     """
     check(frame, "series ckpt tokens benchmark metric value stderr n", "evaluate some checkpoints first")
@@ -85,11 +104,11 @@ def plot_benchmarks(
     begun = [stage for stage in stages if stage.start < x.max()] if known else []
     for ax, panel in zip(drawn, panels, strict=True):
         ax.set_xlim(_limits(x))
-        note = _series(ax, panel.rows, styles)
-        _chance(ax, chance.get(panel.benchmark))
+        note = _series(ax, panel, styles)
+        _chance(ax, panel.chance(chance))
         lift = draw_stages(ax, begun, named=True)
         _axis(ax, panel.rows, known, bool(stages))
-        ax.set_ylabel(f"{literal(panel.metric)} (%)")
+        ax.set_ylabel(literal(panel.metric) + (" (%)" if panel.scale == 100 else ""))
         finish(ax, literal(panel.benchmark), note, lift=lift)
     if len(styles) > 1:
         _key(drawn, made)
@@ -105,7 +124,10 @@ def _panels(frame: pd.DataFrame) -> list[Panel]:
         raise Analysis360Error(f"{', '.join(twice.iloc[0])}: two values; choose one of their settings")
     if not np.isfinite(values(frame, "value")).any():
         raise Analysis360Error("nothing to draw: no checkpoint has a value")
-    rows = frame.assign(**{name: texts[name] for name in ("series", "benchmark", "metric")}, x=_places(frame))
+    named = (texts["metric"] != "") | frame["value"].notna()  # what was never asked has no metric
+    rows = frame.assign(
+        **{name: texts[name] for name in ("series", "benchmark", "metric")}, x=_places(frame)
+    )[named]
     found = {pair: part.sort_values("x") for pair, part in rows.groupby(["benchmark", "metric"], sort=False)}
     rank = {name: i for i, name in enumerate(ORDER)}
     # sorted() keeps the order of appearance among equals
@@ -161,17 +183,19 @@ def _limits(x: Floats) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _series(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> str:
+def _series(ax: Axes, panel: Panel, styles: Mapping[str, Mapping[str, Any]]) -> str:
     """Every series with its intervals; returns the note that says what they are and of how many questions."""
+    rows, scale = panel.rows, panel.scale
+    ends = (0, 100) if scale == 100 else (-np.inf, np.inf)
     apart = rows.groupby("series").size().max() <= APART
     intervals = False
     for name, style in styles.items():
         part = rows[rows["series"] == name]
-        x, y = values(part, "x"), 100 * values(part, "value")
-        margin = 100 * INTERVAL * values(part, "stderr")
+        x, y = values(part, "x"), scale * values(part, "value")
+        margin = scale * INTERVAL * values(part, "stderr")
         lone = _lone(np.isfinite(y))
         barred = np.isfinite(y + margin) & (lone | apart)
-        low, high = np.clip(y - margin, 0, 100), np.clip(y + margin, 0, 100)
+        low, high = np.clip(y - margin, *ends), np.clip(y + margin, *ends)
         marked = len(part) <= MARKED
         line = {**style, "marker": style["marker"] if marked else ""}
         ax.plot(x, y, lw=1.6 if marked else 1.0, ms=4.5, **line)
@@ -194,9 +218,9 @@ def _lone(finite: Bools) -> Bools:
     return lone
 
 
-def _chance(ax: Axes, share: float | None) -> None:
+def _chance(ax: Axes, share: float) -> None:
     """A dotted line, named right of the axes, where it covers no data."""
-    if share is None:
+    if np.isnan(share):
         return
     ax.axhline(100 * share, color=GREY, lw=1, ls=":", zorder=1)
     place: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}

@@ -22,6 +22,7 @@ from analysis360.tasks import Unit
 from analysis360.tasks.code.problems import ProblemSet
 from analysis360.tasks.code.prompts import Style, cut
 from analysis360.tasks.code.sandbox import Limits, Verdict, run
+from analysis360.tasks.code.walls import sandbox_version
 from analysis360.text import Text
 
 
@@ -131,6 +132,11 @@ class Code:
     def settings(self) -> dict[str, Any]:
         """The settings as plain values."""
         return asdict(self.how)
+
+    def describe(self, checkpoint: Checkpoint) -> dict[str, str]:
+        """What judged, and how text became ids."""
+        texts = next((several for one, several in self.plan if one == checkpoint), ())
+        return {"sandbox": sandbox_version(), "tokenizer": ", ".join({one.text.digest for one in texts})}
 
     def units(self) -> list[Unit]:
         """One unit a checkpoint and benchmark."""

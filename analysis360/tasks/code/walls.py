@@ -51,6 +51,13 @@ def command(
 
 
 @lru_cache(maxsize=1)
+def sandbox_version() -> str:
+    """`bubblewrap 0.8.0`. Raises SandboxError."""
+    told = subprocess.run([_walls()[0], "--version"], capture_output=True, text=True, check=False)
+    return told.stdout.strip()
+
+
+@lru_cache(maxsize=1)
 def _walls() -> tuple[str, ...]:
     """Everything that does not depend on the program."""
     found = shutil.which("bwrap")

@@ -7,12 +7,14 @@ not weighted by their sizes, as lm-eval's own figure for the group is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from analysis360.errors import SelectionError
 
 SUITE = "open-llm"
+STORED = "stored"
+"""Whatever has been asked before."""
 SUBJECTS = (
     *("abstract_algebra", "anatomy", "astronomy", "business_ethics", "clinical_knowledge"),
     *("college_biology", "college_chemistry", "college_computer_science", "college_mathematics"),
@@ -92,5 +94,24 @@ def benchmarks(tasks: str | Sequence[str], shots: int | None = None) -> list[Ben
     return found
 
 
-def _with_shots(one: Benchmark, shots: int) -> Benchmark:
-    return Benchmark(one.name, one.task, shots, one.metric, one.parts, one.shown)
+def stored_benchmarks(names: Iterable[str]) -> list[Benchmark]:
+    """The benchmarks that stored question sets (`task@shots`) make: those of the leaderboard, then other tasks.
+
+    Of several numbers of examples the leaderboard's own counts, otherwise the largest.
+    """
+    shots: dict[str, set[int]] = {}
+    for name in names:
+        task, _, number = name.rpartition("@")
+        shots.setdefault(task, set()).add(int(number))
+    found = []
+    for one in SUITES[SUITE]:
+        there = shots.keys() & set(one.members)
+        if there:
+            numbers = set.union(*(shots[task] for task in there))
+            found.append(_with_shots(one, one.shots if one.shots in numbers else max(numbers)))
+            shots = {task: some for task, some in shots.items() if task not in there}
+    return found + [Benchmark(task, task, max(some)) for task, some in sorted(shots.items())]
+
+
+def _with_shots(one: Benchmark, shots: int | None) -> Benchmark:
+    return replace(one, shots=shots)
