@@ -28,6 +28,7 @@ LINES = [
     ["scored"],
     ["results", "evaluations", "code_results"],
     ["tables", "gallery", "api", "leaderboard", "coding"],
+    ["comparing"],
     ["cli"],
 ]
 PLACE = {name: i for i, line in enumerate(LINES) for name in line}
