@@ -79,9 +79,11 @@ def code_evaluation(
         check_options(kind, vllm)
         check_parts(chosen[0], vllm)
     task = Code(_plan(series, chosen, questions), how, limit, workers)
-    store, report = Store(out, series.name), Report(task.noun)
+    store = Store(out, series.name)
     if compute:
         report = sweep(task, store, _opener(series, task, vllm), progress=progress)
+    else:
+        report = Report(task.noun, len(store.read(task)))
     report.failures[:0] = failures
     return _result(series, chosen, task, ks, store, report)
 
