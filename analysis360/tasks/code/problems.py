@@ -129,8 +129,9 @@ def _rows(content: bytes, file: str, where: str) -> Iterator[Row]:
             yield from (json.loads(line) for line in content.decode().splitlines() if line.strip())
         else:
             yield from json.loads(content)
-    except (ValueError, TypeError, pa.ArrowException) as error:
-        raise DataError(f"{where}: not what its name says: {error}") from None
+    except (ValueError, TypeError, OSError, RecursionError, pa.ArrowException) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"{where}: not what its name says: {reason}") from None
 
 
 def _arrow(content: bytes) -> pa.Table:
@@ -147,7 +148,7 @@ def _problem(name: str, row: Any, where: str) -> Problem:
         raise DataError(
             f"{where}: no field {error}; expected the fields of {BENCHMARKS[name].repository}"
         ) from None
-    except (TypeError, ValueError, AttributeError, SyntaxError) as error:
+    except (TypeError, ValueError, AttributeError, SyntaxError, MemoryError, RecursionError) as error:
         raise DataError(f"{where}: {type(error).__name__}: {error}") from None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from code_materials import character_tokenizer, write_problems
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis360.engines import Prompt
@@ -177,6 +177,7 @@ def test_seeds_depend_on_seed_problem_and_sample_alone() -> None:
     assert seed_of(0, "HumanEval/0", 0) == 3508546553561605939  # a release keeps its draws
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab\n#"), st.lists(st.text(alphabet="ab\n#", min_size=1, max_size=3), max_size=4))
 def test_cutting_keeps_the_longest_beginning_without_a_stop(text: str, stops: list[str]) -> None:
     found = cut(text, stops)

@@ -8,7 +8,7 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis360.errors import SelectionError
@@ -19,6 +19,7 @@ def exact(n: int, c: int, k: int) -> Fraction:
     return 1 - Fraction(comb(n - c, k), comb(n, k))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
 def test_it_is_the_exact_ratio_to_the_last_digits(case: tuple[int, int, int]) -> None:
     assert pass_at_k(*case) == pytest.approx(float(exact(*case)), rel=1e-12, abs=1e-12)

@@ -6,14 +6,18 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
+import sys
+import time
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from hostile import PROGRAMS, TEST
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis360.errors import SandboxError
@@ -46,6 +50,39 @@ def test_nothing_is_left_running(verdicts: dict[str, Verdict]) -> None:
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     names = [Path(f"/proc/{child}/comm").read_text().strip() for child in children]
     assert "bwrap" not in names
+
+
+def test_programs_die_with_whoever_judges_them() -> None:
+    """Killed so that nothing of ours can tidy up."""
+    mark = "86399"  # seconds that no other run allows
+    judging = (
+        "from analysis360.tasks.code.sandbox import *\ncheck_sandbox()\nprint('on', flush=True)\n"
+        f"run([Program('while True: pass', 'f()', ('f',))] * 2, Limits(seconds={mark}), workers=2)"
+    )
+    with subprocess.Popen([sys.executable, "-c", judging], stdout=subprocess.PIPE) as judge:
+        assert judge.stdout is not None
+        assert judge.stdout.readline() == b"on\n"
+        assert eventually(lambda: len(running(mark)) >= 4)
+        judge.kill()
+    assert eventually(lambda: not running(mark))
+
+
+def running(mark: str) -> list[str]:
+    """Processes of sandboxes whose limits hold the mark."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = process.read_text()
+            if "inside" in line and f'"seconds": {mark}' in line:
+                found.append(line)
+    return found
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 30
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holds()
 
 
 def test_verdicts_repeat(verdicts: dict[str, Verdict]) -> None:
@@ -187,6 +224,7 @@ def nothing(_: object) -> int:
     raise AssertionError("plain data refers to nothing")
 
 
+@settings(deadline=None)
 @given(plain)
 def test_plain_data_cross_the_line_unchanged(value: object) -> None:
     crossed = wire.decode(json.loads(json.dumps(wire.encode(value, nothing))), nothing)
@@ -194,6 +232,7 @@ def test_plain_data_cross_the_line_unchanged(value: object) -> None:
     assert type(crossed) is type(value)
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=8))
 def test_no_message_makes_anything_but_plain_data(tree: object) -> None:
     kinds = (type(None), bool, int, float, str, list, tuple, set, frozenset, deque, dict, bytes, bytearray)

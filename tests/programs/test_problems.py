@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 from code_materials import published
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from analysis360.errors import DataError, MissingError
 from analysis360.places import LocalFolder
@@ -144,6 +147,30 @@ def test_a_broken_file_is_named_in_one_line(content: str, message: str, tmp_path
         read_problems("humaneval", LocalFolder(tmp_path))
     assert message in str(found.value)
     assert "\n" not in str(found.value)
+
+
+words = st.text(max_size=8) | st.sampled_from(["def f(): pass", "assert f()", "(" * 300, "\0", "f"])
+values = st.none() | st.integers() | words | st.lists(words, max_size=3)
+FIELDS = [*HUMANEVAL, "text", "code", "test_list", "test_setup_code"]
+
+
+@given(
+    name=st.sampled_from(sorted(SIZES)),
+    suffix=st.sampled_from(["jsonl", "json", "parquet", "arrow"]),
+    content=st.binary(max_size=64)
+    | st.lists(st.dictionaries(st.sampled_from(FIELDS), values), max_size=3).map(
+        lambda rows: "".join(json.dumps(row) + "\n" for row in rows).encode()
+    ),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+def test_whatever_a_file_holds_its_problems_are_read_or_it_is_refused(
+    name: str, suffix: str, content: bytes, tmp_path: Path
+) -> None:
+    folder = tmp_path / f"{name}-{suffix}"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.{suffix}").write_bytes(content)
+    with contextlib.suppress(DataError):
+        assert read_problems(name, LocalFolder(folder)).problems
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
