@@ -26,8 +26,8 @@ LINES = [
     ["summaries", "comparison"],
     ["figures", "joined"],
     ["scored"],
-    ["results", "evaluations"],
-    ["tables", "gallery", "api", "leaderboard"],
+    ["results", "evaluations", "code_results"],
+    ["tables", "gallery", "api", "leaderboard", "coding"],
     ["comparing"],
     ["cli"],
 ]
