@@ -292,7 +292,7 @@ def _memorization(parsed: argparse.Namespace) -> None:
 
 def _leaderboard(parsed: argparse.Namespace) -> None:
     from analysis360.engines import VllmOptions
-    from analysis360.leaderboard import leaderboard
+    from analysis360.evaluating import leaderboard
     from analysis360.tables import evaluation_table
 
     names = ["tasks", "shots", "limit", "include", "seed", "engine", "dtype", "shard", "out"]
@@ -346,8 +346,8 @@ def _tell(result: Any, folder: Path) -> None:
 
 
 def _figures(parsed: argparse.Namespace) -> None:
+    from analysis360.evaluating import stored_benchmarks_of
     from analysis360.gallery import draw_all, draw_evaluations, draw_training
-    from analysis360.leaderboard import stored_benchmarks_of
 
     series, to = _opened(parsed), Path(parsed.to)
     names = ("engine", "dtype", "out")

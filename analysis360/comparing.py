@@ -11,8 +11,8 @@ import pandas as pd
 from analysis360.code_results import stored_summary
 from analysis360.comparison import Comparison, compare
 from analysis360.errors import SelectionError
+from analysis360.evaluating import leaderboard
 from analysis360.evaluations import EvaluationResult
-from analysis360.leaderboard import leaderboard
 from analysis360.series import open_series
 from analysis360.store import Store
 
