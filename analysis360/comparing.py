@@ -35,6 +35,8 @@ def compare_models(
     """
     if not models:
         raise SelectionError("models: expected SERIES or SERIES:CKPTS, found nothing")
+    if twice := sorted({model for model in models if list(models).count(model) > 1}):
+        raise SelectionError(f"models: {', '.join(twice)} is named twice")
     scores = []
     for model in models:
         name, ckpts = split(model)
