@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from analysis360.api import memorization
     from analysis360.code_results import CodeResult
     from analysis360.coding import code_evaluation
+    from analysis360.comparing import compare_models
     from analysis360.engines import VllmOptions
+    from analysis360.evaluating import leaderboard
+    from analysis360.evaluations import EvaluationResult
     from analysis360.hub.options import HubOptions
     from analysis360.results import MemorizationResult
     from analysis360.series import Checkpoint, Chunk, Exposure, Series, open_series
@@ -37,11 +40,14 @@ _LAZY = {
     "Chunk": "analysis360.series",
     "CodeResult": "analysis360.code_results",
     "Exposure": "analysis360.series",
+    "EvaluationResult": "analysis360.evaluations",
     "HubOptions": "analysis360.hub.options",
     "VllmOptions": "analysis360.engines",
     "MemorizationResult": "analysis360.results",
     "Series": "analysis360.series",
     "code_evaluation": "analysis360.coding",
+    "compare_models": "analysis360.comparing",
+    "leaderboard": "analysis360.evaluating",
     "memorization": "analysis360.api",
     "open_series": "analysis360.series",
 }
@@ -54,6 +60,7 @@ __all__ = [
     "CodeResult",
     "DataError",
     "EngineError",
+    "EvaluationResult",
     "Exposure",
     "HubError",
     "HubOptions",
@@ -66,6 +73,8 @@ __all__ = [
     "VllmOptions",
     "__version__",
     "code_evaluation",
+    "compare_models",
+    "leaderboard",
     "memorization",
     "open_series",
 ]

@@ -15,7 +15,6 @@ from analysis360 import __version__
 from analysis360.errors import Analysis360Error, NotStoredError, SelectionError
 
 if TYPE_CHECKING:
-    from analysis360.evaluations import EvaluationResult
     from analysis360.results import MemorizationResult
     from analysis360.series import Series
 
@@ -293,7 +292,7 @@ def _memorization(parsed: argparse.Namespace) -> None:
 
 def _leaderboard(parsed: argparse.Namespace) -> None:
     from analysis360.engines import VllmOptions
-    from analysis360.leaderboard import leaderboard
+    from analysis360.evaluating import leaderboard
     from analysis360.tables import evaluation_table
 
     names = ["tasks", "shots", "limit", "include", "seed", "engine", "dtype", "shard", "out"]
@@ -347,10 +346,12 @@ def _tell(result: Any, folder: Path) -> None:
 
 
 def _figures(parsed: argparse.Namespace) -> None:
+    from analysis360.evaluating import stored_benchmarks_of
     from analysis360.gallery import draw_all, draw_evaluations, draw_training
 
     series, to = _opened(parsed), Path(parsed.to)
-    answered = _answered(parsed, series)
+    names = ("engine", "dtype", "out")
+    answered = stored_benchmarks_of(series, parsed.ckpts, **{name: getattr(parsed, name) for name in names})
     try:
         result = _result(parsed, series, compute=False)
     except NotStoredError as missing:
@@ -358,26 +359,15 @@ def _figures(parsed: argparse.Namespace) -> None:
             for line in draw_training(series, to, missing):
                 print(line)
         except NotStoredError:
-            if answered is None:
+            if not len(answered):
                 raise
     else:
         for line in draw_all(result, to):
             print(line)
         for note in result.notes:
             print(f"note: {note}")
-    for line in () if answered is None else draw_evaluations(answered, to):
+    for line in draw_evaluations(series, answered, to) if len(answered) else ():
         print(line)
-
-
-def _answered(parsed: argparse.Namespace, series: Series) -> EvaluationResult | None:
-    """What is stored of the leaderboard, where anything is."""
-    from analysis360.leaderboard import leaderboard
-
-    options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
-    try:
-        return leaderboard(series, parsed.ckpts, tasks="stored", compute=False, **options)
-    except NotStoredError:
-        return None
 
 
 def _series(parsed: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ LINES = [
     ["figures", "joined"],
     ["scored"],
     ["results", "evaluations", "code_results"],
-    ["tables", "gallery", "api", "leaderboard", "coding"],
+    ["tables", "gallery", "api", "evaluating", "coding"],
     ["comparing"],
     ["cli"],
 ]

@@ -16,7 +16,7 @@ import analysis360 as a360
 from analysis360.cli import main
 from analysis360.engines.torch_engine import TorchEngine
 from analysis360.errors import CheckpointError, DataError, NotStoredError, SelectionError
-from analysis360.leaderboard import leaderboard
+from analysis360.evaluating import leaderboard
 from analysis360.text import Text
 
 TASKS = "choosing,letters,writing,reading"
