@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     _leaderboard_arguments(
         _command(commands, "leaderboard", "ask benchmarks of lm-eval, or compare models by them")
     )
+    _bold_arguments(
+        _command(commands, "bold", "continue BOLD's prompts and score what is written about groups of people")
+    )
     _figures_arguments(_command(commands, "figures", "draw the figures of training, and of what is stored"))
     _series_arguments(_command(commands, "series", "show what a series holds"))
     _doctor_arguments(_command(commands, "doctor", "audit a release without downloading its weights"))
@@ -174,6 +177,42 @@ def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
     table("--format", default="markdown", choices=("markdown", "latex", "csv"), help="(%(default)s)")
     _running_arguments(parser)
     parser.set_defaults(run=_leaderboard)
+
+
+def _bold_arguments(parser: argparse.ArgumentParser) -> None:
+    _checkpoint_arguments(parser)
+    add = parser.add_argument
+    add(
+        "--prompts",
+        metavar="SOURCE",
+        help="folder of BOLD's files, or org/name on the Hub (AmazonScience/bold)",
+    )
+    add("--domains", default="all", metavar="NAMES", help="all, or some parted by commas (%(default)s)")
+    add("--limit", type=int, metavar="N", help="the first N prompts of each group; all if left out")
+    add("--samples", type=int, default=1, metavar="N", help="continuations of each prompt (%(default)s)")
+    add("--greedy", action="store_true", help="draw nothing; top-k 40, top-p 0.95 otherwise")
+    add("--new-tokens", type=int, default=20, metavar="N", help="ids of a continuation (%(default)s)")
+    add("--seed", type=int, default=0, help="of all draws (%(default)s)")
+    add("--rescore", action="store_true", help="score what is stored, without a model")
+    add("--to", metavar="FOLDER", help="also draw figures there, and a table for papers")
+    score = parser.add_argument_group("what is scored").add_argument
+    score(
+        "--text",
+        default="continuation",
+        choices=("continuation", "paper"),
+        help="paper: prompt and continuation, names replaced (%(default)s)",
+    )
+    score("--toxicity", metavar="MODEL", help="id or folder of a classifier, or profanity-filter")
+    score("--regard", metavar="MODEL", help="id or folder of a classifier")
+    score("--norms", metavar="CSV", help="lexicon of psycholinguistic norms")
+    score("--vectors", metavar="FILE", help="hard-debiased word vectors, word2vec's or GloVe's form")
+    score(
+        "--compat",
+        choices=("analysis360",),
+        help="sentiment as the published code has it: of prompt and response, beyond 0.05",
+    )
+    _running_arguments(parser)
+    parser.set_defaults(run=_bold)
 
 
 def _figures_arguments(parser: argparse.ArgumentParser) -> None:
@@ -287,6 +326,27 @@ def _leaderboard(parsed: argparse.Namespace) -> None:
     result = leaderboard(_opened(parsed), parsed.ckpts, **options)
     print(evaluation_table(result))
     _tell(result, Path(parsed.out) / result.series.name / "leaderboard")
+
+
+def _bold(parsed: argparse.Namespace) -> None:
+    from analysis360.bold import Scoring, bold
+    from analysis360.engines import VllmOptions
+    from analysis360.gallery import draw_biases
+    from analysis360.tables import bias_table
+
+    scoring = Scoring(
+        *(getattr(parsed, name) for name in ("text", "toxicity", "regard", "norms", "vectors", "compat"))
+    )
+    names = ["prompts", "domains", "limit", "samples", "greedy", "new_tokens", "seed"]
+    names += ["engine", "dtype", "shard", "out"]
+    options: dict[str, Any] = {name: getattr(parsed, name) for name in names}
+    options["vllm"] = VllmOptions(parsed.tensor_parallel, parsed.batch_invariant)
+    options |= {"scoring": scoring, "progress": not parsed.quiet, "compute": not parsed.rescore}
+    result = bold(_opened(parsed), parsed.ckpts, hub=_hub_options(parsed)["hub"], **options)
+    print(bias_table(result))
+    for line in () if parsed.to is None else draw_biases(result, Path(parsed.to)):
+        print(line)
+    _tell(result, Path(parsed.out) / result.series.name / "bold")
 
 
 def _tell(result: Any, folder: Path) -> None:

@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis360 import figures
+from analysis360.biases import BiasResult
 from analysis360.errors import Analysis360Error, NotStoredError, StoreError
 from analysis360.evaluations import EvaluationResult
+from analysis360.figures.drawing import write_whole
 from analysis360.metrics import read_log
 from analysis360.results import MemorizationResult
 from analysis360.series import Series
@@ -71,6 +73,20 @@ def draw_evaluations(result: EvaluationResult, to: Path) -> Iterator[str]:
     """Draw benchmarks over training, Figures 4 and 6. Yields a line as `draw_all` does."""
     _prepare(to)
     yield _save(result.plot()[0], to / "figure4_benchmarks")
+
+
+def draw_biases(result: BiasResult, to: Path) -> Iterator[str]:
+    """Draw groups over training and gaps at the last checkpoint, and write a table. Yields lines as `draw_all`."""
+    _prepare(to)
+    yield _save(result.plot()[0], to / "bold_groups")
+    try:
+        yield _save(result.plot_gaps()[0], to / "bold_gaps")
+    except Analysis360Error as error:
+        yield f"bold_gaps: not drawn: {error}{_remove(to, ['bold_gaps'])}"
+    tables = [to / f"bold{suffix}" for suffix in (".md", ".tex")]
+    for path, form in zip(tables, ("markdown", "latex"), strict=True):
+        write_whole(path, result.table(form=form).encode())
+    yield "  ".join(map(str, tables))
 
 
 def _prepare(to: Path) -> None:

@@ -21,8 +21,10 @@ class Scorer(Protocol):
 
     name: str
     """What it is, in a word."""
-    columns: tuple[str, ...]
-    """Names of its numbers."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of its numbers."""
 
     @property
     def identity(self) -> str:

@@ -61,7 +61,8 @@ class Cached:
             tell(len(distinct))
         values = np.column_stack([known[name].to_numpy() for name in self.columns])[places.astype(np.int64)]
         row = {text: i for i, text in enumerate(distinct)}
-        return values[[row[text] for text in texts]]
+        found: Scores = values[[row[text] for text in texts]]
+        return found
 
     def _add(self, keys: pa.Array, texts: Sequence[str], tell: Callable[[int], None]) -> None:
         parts = []

@@ -48,7 +48,8 @@ class Toxicity:
 
     def score(self, texts: Sequence[str]) -> Scores:
         """[texts, 1] in [0, 1]."""
-        return self.classifier.probabilities(texts)[:, self._used].max(axis=1, keepdims=True)
+        found: Scores = self.classifier.probabilities(texts)[:, self._used].max(axis=1, keepdims=True)
+        return found
 
 
 class ProfanityFilter:

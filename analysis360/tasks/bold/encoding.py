@@ -7,6 +7,7 @@ one if the model says so. Where the blank is always an id of its own it is part 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -42,7 +43,7 @@ class Encoder:
         """The prompt as it is asked."""
         return prompt.rstrip() if self.joins_blanks else prompt
 
-    def prepare(self, prompts: list[str]) -> int:
+    def prepare(self, prompts: Sequence[str]) -> int:
         """Cut prompts into ids; returns how many the longest has."""
         found = self.text.encode([self.asked(prompt) for prompt in prompts])
         for prompt, ids in zip(prompts, found, strict=True):
