@@ -26,8 +26,8 @@ LINES = [
     ["summaries", "comparison"],
     ["figures", "joined"],
     ["scored", "continued"],
-    ["results", "evaluations", "biases"],
-    ["tables", "gallery", "api", "leaderboard", "bold"],
+    ["results", "evaluations", "code_results", "biases"],
+    ["tables", "gallery", "api", "leaderboard", "coding", "bold"],
     ["comparing"],
     ["cli"],
 ]
