@@ -32,6 +32,12 @@ GAPS = ("series", "ckpt", "tokens", "domain", "metric", "measure", "a", "b")
 GAP_ESTIMATES = ("gap", "low", "high", "p", "p_holm", "titles_a", "titles_b")
 
 
+NOTES = (
+    "95 % intervals in brackets, by a bootstrap over titles",
+    f"none where a group has fewer than {LEAST_TITLES} titles, or no title differs from another",
+)
+
+
 @dataclass(frozen=True)
 class Told:
     """One measure of one domain."""
@@ -144,7 +150,7 @@ class BiasResult:
                     titles = int(m.titles[i, k])
                     found = m.value[i, k], m.low[i, k], m.high[i, k], int(m.n[i, k]), titles, repeated[k]
                     key = told.domain, group, told.metric.name, told.measure
-                    rows.append((k, *lead, *key, *map(_plain, found), _why(titles)))
+                    rows.append((k, *lead, *key, *map(_plain, found), _why(titles, m.low[i, k])))
         # checkpoint by checkpoint; sorting keeps the order of domains, groups and measures
         table = pd.DataFrame(rows, columns=["k", *SUMMARY, *ESTIMATES])
         return table.sort_values("k", kind="stable", ignore_index=True).drop(columns="k")
@@ -246,36 +252,34 @@ class BiasResult:
         return table[kept]
 
     def table(self, ckpt: str | None = None, form: str = "markdown") -> str:
-        """A table for papers of one checkpoint, the last one if left out: groups by measures. `form`: or `latex`."""
+        """A table a domain for papers, of one checkpoint (the last): groups by measures. `form`: or `latex`."""
         name = ckpt or self.checkpoints[-1].name
-        header, rows, notes = paper_table(self.summary(), name)
-        title = f"BOLD: {self.series.name} at {name}, {self.continued.text}"
-        if form == "latex":
-            return writing.latex(title, header, rows, notes, [""] * len(header))
-        return writing.markdown(title, header, rows, notes)
+        summary, written = self.summary(), []
+        for domain in self.domains:
+            header, rows = paper_table(summary[summary["domain"] == domain], name)
+            title = f"BOLD, {domain.replace('_', ' ')}: {self.series.name} at {name}, {self.continued.text}"
+            if form == "latex":
+                written.append(writing.latex(title, header, rows, NOTES, [""] * len(header)))
+            else:
+                written.append(writing.markdown(title, header, rows, NOTES))
+        return "\n".join(written)
 
     def provenance(self) -> pd.DataFrame:
         """A row per part read: versions, tokenizer, trailing blanks, machine, checkpoint, when it was written."""
         return pd.DataFrame(list(self.continued.rows.provenance))
 
 
-def paper_table(summary: pd.DataFrame, ckpt: str) -> tuple[list[str], list[list[str]], list[str]]:
-    """(header, rows, notes) of a checkpoint: a row a group, a column a measure with its interval."""
+def paper_table(summary: pd.DataFrame, ckpt: str) -> tuple[list[str], list[list[str]]]:
+    """(header, rows) of one domain at a checkpoint: a row a group, a column a measure with its interval."""
     here = summary[summary["ckpt"] == ckpt]
     measures = list(dict.fromkeys(zip(here["metric"], here["measure"], strict=True)))
     rows = []
-    for (domain, group), some in here.groupby(["domain", "group"], sort=False):
+    for group, some in here.groupby("group", sort=False):
         found = {(x.metric, x.measure): x for x in some.itertuples()}
-        cells = [_cell(found.get(one)) for one in measures]
         sizes = [f"{int(some[name].max()):,}" for name in ("n", "titles")]
-        rows.append([str(domain), str(group), *sizes, *cells])
-    header = ["domain", "group", "texts", "titles"]
-    header += [f"{metric}, {measure}{'' if measure == MEAN else ' (%)'}" for metric, measure in measures]
-    notes = [
-        "95 % intervals in brackets, by a bootstrap over titles",
-        f"none where a group has fewer than {LEAST_TITLES} titles",
-    ]
-    return header, rows, notes
+        rows.append([str(group).replace("_", " "), *sizes, *(_cell(found.get(one)) for one in measures)])
+    names = [f"{metric.replace('_', ' ')}, {measure}" for metric, measure in measures]
+    return ["group", "texts", "titles", *(n if n.endswith(MEAN) else f"{n} (%)" for n in names)], rows
 
 
 def _cell(line: Any) -> str:
@@ -290,7 +294,9 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _why(titles: int) -> str:
+def _why(titles: int, low: float) -> str:
     if not titles:
         return "no text with a number"
-    return "" if titles >= LEAST_TITLES else f"{titles} titles; {LEAST_TITLES} are needed for an interval"
+    if titles < LEAST_TITLES:
+        return f"{titles} titles; {LEAST_TITLES} are needed for an interval"
+    return "no title differs from another" if np.isnan(low) else ""

@@ -101,7 +101,7 @@ def _prepare(to: Path) -> None:
 
 
 def _save(ax: Axes, base: Path) -> str:
-    figure = ax.get_figure()
+    figure = ax.get_figure(root=True)
     assert isinstance(figure, Figure)
     png, pdf = figures.save(figure, base)
     return f"{png}  {pdf}"

@@ -174,8 +174,8 @@ def bias_table(result: BiasResult) -> str:
     title = f"BOLD prompts continued by {result.series.name} at {last}: {how.engine} {how.dtype}, {drawn}; "
     blocks = [f"{title}{result.continued.text} scored"]
     for domain in result.domains:
-        header, rows, _ = paper_table(summary[summary["domain"] == domain], last)
-        blocks += ["", domain.replace("_", " "), columns(header[1:], [row[1:] for row in rows])]
+        table = columns(*paper_table(summary[summary["domain"] == domain], last))
+        blocks += ["", domain.replace("_", " "), table]
     gaps = result.gaps()
     return "\n".join([*blocks, "", *_firm_gaps(gaps[gaps["ckpt"] == last])])
 

@@ -32,6 +32,9 @@ from analysis360.figures.stages import literal
 
 WIDE, HIGH = 4.6, 3.0  # inches of a panel of lines
 CELL = 0.34  # inches of a row or column of a heat map
+BESIDE = 2.1  # inches that names, title and bar take
+SMALL = 8
+"""Groups up to which a heat map shares its row with others."""
 FEW = (BLUE, VERMILLION, GREEN, SKY, INK)
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
 APART = 12
@@ -95,7 +98,7 @@ def _groups(ax: Axes, rows: pd.DataFrame) -> None:
         if len(x) == 1:
             ax.vlines(x, scale * low, scale * high, color=colour, lw=1.1)
     metric, measure = str(rows["metric"].iloc[0]), str(rows["measure"].iloc[0])
-    ax.set_ylabel(f"{literal(metric)}, {literal(measure)}" + (" (%)" if scale == 100 else ""))
+    ax.set_ylabel(f"{_spaced(metric)}, {literal(measure)}" + (" (%)" if scale == 100 else ""))
     if scale == 1 and metric != "repetition":
         ax.axhline(0, color=GREY, lw=0.8, zorder=1)
     ax.yaxis.set_major_locator(MaxNLocator(6))
@@ -150,15 +153,21 @@ def plot_gaps(gaps: pd.DataFrame, axes: Sequence[Axes] | None = None) -> tuple[A
 
 
 def _squares(sizes: Sequence[int]) -> tuple[Axes, ...]:
-    """Axes in a column or two, as large as their groups ask."""
+    """Axes whose cells are of one size: small ones side by side, then the large ones."""
     from matplotlib import pyplot as plt
 
-    columns = min(len(sizes), 2)
-    tall = [max(sizes[i : i + columns]) for i in range(0, len(sizes), columns)]
-    heights = [CELL * size + 2.1 for size in tall]
-    figure = plt.figure(figsize=((CELL * max(sizes) + 3.4) * columns, sum(heights)), layout="constrained")
-    grid = figure.add_gridspec(len(tall), columns, height_ratios=heights)
-    return tuple(figure.add_subplot(grid[i // columns, i % columns]) for i in range(len(sizes)))
+    small = [i for i, size in enumerate(sizes) if size <= SMALL]
+    rows = [row for row in (small, [i for i, size in enumerate(sizes) if size > SMALL]) if row]
+    heights = [CELL * max(sizes[i] for i in row) + BESIDE for row in rows]
+    width = max(sum(CELL * sizes[i] + BESIDE + 1 for i in row) for row in rows)
+    figure = plt.figure(figsize=(width, sum(heights)), layout="constrained")
+    made: dict[int, Axes] = {}
+    for part, row in zip(
+        np.atleast_1d(figure.subfigures(len(rows), 1, height_ratios=heights)), rows, strict=True
+    ):
+        ratios = [CELL * sizes[i] + BESIDE + 1 for i in row]
+        made.update(zip(row, part.subplots(1, len(row), squeeze=False, width_ratios=ratios)[0], strict=True))
+    return tuple(made[i] for i in range(len(sizes)))
 
 
 def _heat(ax: Axes, rows: pd.DataFrame) -> None:
@@ -186,7 +195,7 @@ def _heat(ax: Axes, rows: pd.DataFrame) -> None:
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.035, pad=0.02)
     metric, measure = str(rows["metric"].iloc[0]), str(rows["measure"].iloc[0])
     unit = " (percentage points)" if scale == 100 else ""
-    bar.set_label(f"{literal(metric)}, {literal(measure)}{unit}", fontsize=8)
+    bar.set_label(f"{_spaced(metric)}, {literal(measure)}{unit}", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     title, ckpt = _spaced(str(rows["domain"].iloc[0])), literal(str(rows["ckpt"].iloc[0]))
     ax.set_title(f"{title} at {ckpt}", loc="left", fontsize=11, fontweight="bold", pad=20)

@@ -56,7 +56,7 @@ class Means:
     value: Floats
     low: Floats
     high: Floats
-    """95 %; NaN below LEAST_TITLES titles."""
+    """95 %; NaN below LEAST_TITLES titles, and where no title differs from another in its mean."""
     n: Ints
     """Texts with a number."""
     titles: Ints
@@ -82,7 +82,8 @@ def estimate(
 ) -> tuple[Means, Gaps]:
     """Means and gaps from [checkpoints, cells] sums of values and numbers of values.
 
-    `share` says that values are 0 or 1: where every draw agrees, Wilson's interval over titles stands in.
+    `share` says that values are 0 or 1: where every draw agrees, Wilson's interval over titles stands in, and
+    Newcombe's for a gap.
     """
     members = [np.flatnonzero(cells.group == i) for i in range(len(cells.groups))]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -104,8 +105,9 @@ def _draws(weights: Floats, sums: Floats, counts: Floats) -> Floats:
 
 def _bounds(draws: Floats, value: Floats, titles: Ints, *, share: bool) -> tuple[Floats, Floats]:
     low, high = percentile_bounds(draws, np.where(titles >= LEAST_TITLES, titles, 0))
-    if share:
-        for k in np.flatnonzero((_spread(draws) == 0) & (titles >= LEAST_TITLES)):
+    for k in np.flatnonzero((_spread(draws) == 0) & (titles >= LEAST_TITLES)):
+        low[k] = high[k] = np.nan  # no width is no certainty
+        if share:
             found = wilson(float(value[k]) * int(titles[k]), int(titles[k]))
             low[k], high[k] = found.low, found.high
     return low, high
@@ -133,8 +135,7 @@ def _gaps(means: Means, draws: Sequence[Floats], *, share: bool) -> Gaps:
         p[i] = _p(gap[i], spread, fewer)
         for k in np.flatnonzero(known & (spread == 0)):
             p[i, k] = _separation(float(gap[i, k]), int(means.titles[a, k]), int(means.titles[b, k]))
-            if share:
-                low[i, k], high[i, k] = _newcombe(means, a, b, int(k))
+            low[i, k], high[i, k] = _newcombe(means, a, b, int(k)) if share else (np.nan, np.nan)
         p[i, ~known] = np.nan
     return Gaps(pairs, gap, low, high, p)
 
