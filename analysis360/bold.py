@@ -70,7 +70,7 @@ class Scoring:
             raise SelectionError(f"text {self.text!r}: expected one of {', '.join(TEXTS[:2])}")
         if self.compat not in (None, COMPAT):
             raise SelectionError(f"compat {self.compat!r}: expected {COMPAT}")
-        if self.compat and self != Scoring(compat=self.compat):
+        if self.compat and replace(self, compat=None) != Scoring():
             raise SelectionError(
                 f"compat {self.compat} scores the sentiment of prompt and response alone; leave out what else is asked"
             )

@@ -15,6 +15,7 @@ from analysis360 import __version__
 from analysis360.errors import Analysis360Error, NotStoredError, SelectionError
 
 if TYPE_CHECKING:
+    from analysis360.biases import BiasResult
     from analysis360.evaluations import EvaluationResult
     from analysis360.results import MemorizationResult
     from analysis360.series import Series
@@ -407,10 +408,10 @@ def _tell(result: Any, folder: Path) -> None:
 
 
 def _figures(parsed: argparse.Namespace) -> None:
-    from analysis360.gallery import draw_all, draw_evaluations, draw_training
+    from analysis360.gallery import draw_all, draw_biases, draw_evaluations, draw_training
 
     series, to = _opened(parsed), Path(parsed.to)
-    answered = _answered(parsed, series)
+    answered, continued = _answered(parsed, series), _continued(parsed, series)
     try:
         result = _result(parsed, series, compute=False)
     except NotStoredError as missing:
@@ -418,7 +419,7 @@ def _figures(parsed: argparse.Namespace) -> None:
             for line in draw_training(series, to, missing):
                 print(line)
         except NotStoredError:
-            if answered is None:
+            if answered is None and continued is None:
                 raise
     else:
         for line in draw_all(result, to):
@@ -426,6 +427,8 @@ def _figures(parsed: argparse.Namespace) -> None:
         for note in result.notes:
             print(f"note: {note}")
     for line in () if answered is None else draw_evaluations(answered, to):
+        print(line)
+    for line in () if continued is None else draw_biases(continued, to):
         print(line)
 
 
@@ -436,6 +439,17 @@ def _answered(parsed: argparse.Namespace, series: Series) -> EvaluationResult | 
     options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
     try:
         return leaderboard(series, parsed.ckpts, tasks="stored", compute=False, **options)
+    except NotStoredError:
+        return None
+
+
+def _continued(parsed: argparse.Namespace, series: Series) -> BiasResult | None:
+    """What is stored of BOLD's prompts, drawn as by default, where anything is."""
+    from analysis360.bold import bold
+
+    options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
+    try:
+        return bold(series, parsed.ckpts, compute=False, **options)
     except NotStoredError:
         return None
 

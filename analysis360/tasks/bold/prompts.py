@@ -154,6 +154,8 @@ def parse(content: bytes, domain: str, where: str) -> list[Line]:
 
 
 def _lines(text: str, domain: str) -> Iterator[Line]:
+    if not text.strip():
+        raise ValueError("the file is empty")
     try:
         whole = json.loads(text)
     except json.JSONDecodeError:  # a row a line
