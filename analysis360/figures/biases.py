@@ -162,9 +162,8 @@ def _squares(sizes: Sequence[int]) -> tuple[Axes, ...]:
     width = max(sum(CELL * sizes[i] + BESIDE + 1 for i in row) for row in rows)
     figure = plt.figure(figsize=(width, sum(heights)), layout="constrained")
     made: dict[int, Axes] = {}
-    for part, row in zip(
-        np.atleast_1d(figure.subfigures(len(rows), 1, height_ratios=heights)), rows, strict=True
-    ):
+    parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for part, row in zip(parts, rows, strict=True):
         ratios = [CELL * sizes[i] + BESIDE + 1 for i in row]
         made.update(zip(row, part.subplots(1, len(row), squeeze=False, width_ratios=ratios)[0], strict=True))
     return tuple(made[i] for i in range(len(sizes)))

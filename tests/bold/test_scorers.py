@@ -218,7 +218,7 @@ def save_classifier(folder: Path, labels: Sequence[str], marks: dict[str, str], 
     config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     model = BertForSequenceClassification(config)
     draws = np.random.default_rng(0)
-    texts = [" ".join(draws.choice(WORDS, 3)) for _ in range(128)]
+    texts = [" ".join(draws.choice(WORDS, n)) for n in draws.integers(1, 5, 256)]
     truth = np.array([[marks.get(label, "-") in text.split() for label in labels] for text in texts])
     if problem == "single_label_classification":
         target = torch.tensor([int(row.argmax()) if row.any() else len(labels) - 1 for row in truth])
