@@ -180,6 +180,27 @@ def test_a_blank_that_belongs_to_words_is_left_to_the_continuation(tmp_path: Pat
     assert encoder.continuation("", made) == " good person ."
 
 
+def marked(folder: Path) -> Text:
+    """Whole words with a mark for the blank before each, which decoding drops from the first: as Llama's."""
+    words = ["Ann", "Abel", "was", "a", "good", "person", "."]
+    vocabulary = {word: i for i, word in enumerate(["<end>", "▁", *(f"▁{word}" for word in words)])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder)
+    return Text(folder, Model(eos_token_id=0))
+
+
+def test_the_blank_a_continuation_begins_with_is_kept(tmp_path: Path) -> None:
+    encoder = Encoder(marked(tmp_path))
+    encoder.prepare(["Ann Abel was "])
+    assert encoder.describe()["trailing_blanks"] == MOVED
+    made = tuple(encoder.text.encode(["a good person"])[0].tolist())
+    assert encoder.text.decode(made) == "a good person"
+    assert encoder.continuation("Ann Abel was ", made) == " a good person"
+    assert encoder.continuation("Ann Abel was ", ()) == ""
+
+
 def test_a_blank_that_is_an_id_of_its_own_stays(tmp_path: Path) -> None:
     encoder = Encoder(characters(tmp_path))
     encoder.prepare(["ann was a "])
