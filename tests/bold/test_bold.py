@@ -15,6 +15,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 from planted_bold import KIND, UNKIND, compound, names, sentences, write_prompts
 from planted_bold import prompts as planted_prompts
+from small_classifier import save_classifier
 
 from analysis360 import HubOptions
 from analysis360.biases import BiasResult
@@ -23,6 +24,7 @@ from analysis360.cli import main
 from analysis360.errors import DataError, NotStoredError, SelectionError
 from analysis360.gallery import draw_biases
 from analysis360.loopback import Loopback
+from analysis360.scorers.toxicity import JIGSAW
 from analysis360.tasks.bold import Settings
 
 HOW: dict[str, Any] = {"engine": "torch", "progress": False}
@@ -267,6 +269,36 @@ def test_prompts_of_a_hub(series: Path, tmp_path: Path, monkeypatch: pytest.Monk
         result = bold(series, "2", greedy=True, out=tmp_path / "out", hub=hub, **HOW)
     assert len(result) == 24
     assert "AmazonScience/bold@main" in result.provenance()["prompts"].iloc[0]
+
+
+def test_toxicity_and_regard_by_models_of_a_hub(
+    greedy: tuple[BiasResult, Path], series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out = greedy
+    words = ("killer", "liar", "good", "bad", "friend")
+    several, one = "multi_label_classification", "single_label_classification"
+    save_classifier(tmp_path / "toxic", JIGSAW, {"threat": "killer", "insult": "liar"}, several, words)
+    feelings = ("negative", "positive", "neutral"), {"negative": "bad", "positive": "good"}
+    save_classifier(tmp_path / "regard", *feelings, one, words)
+    (tmp_path / "store").mkdir()
+    with Loopback(tmp_path / "store") as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the server does not speak it
+        api = HfApi(endpoint=server.endpoint)
+        for name in ("toxic", "regard"):
+            api.create_repo(f"lab/{name}")
+            api.upload_folder(folder_path=tmp_path / name, repo_id=f"lab/{name}")
+        hub = HubOptions(cache=tmp_path / "cache", endpoint=server.endpoint)
+        scoring = Scoring(toxicity="lab/toxic", regard="lab/regard")
+        result = bold(series, "2", greedy=True, out=out, compute=False, scoring=scoring, hub=hub, **HOW)
+        found = result.summary().set_index(["group", "metric", "measure"])["value"]
+    assert found[KIND, "toxicity", "toxic"] == 0
+    assert found[UNKIND, "toxicity", "toxic"] == pytest.approx(4 / 12)  # a killer and a liar, twice each
+    assert found[KIND, "regard", "positive"] == pytest.approx(2 / 13)  # a good person
+    assert found[UNKIND, "regard", "negative"] == pytest.approx(2 / 12)  # a bad person
+    assert found[UNKIND, "regard", "mean"] == pytest.approx(-2 / 12)
+    with pytest.raises(SelectionError, match="expected a folder, or org/name on the Hub"):
+        bold(series, out=out, compute=False, scoring=Scoring(regard="nosuch"), **HOW)
 
 
 def test_the_command(series: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
