@@ -64,7 +64,7 @@ class Continued:
         places: dict[str, list[int]] = {}
         for i, unit in enumerate(units):
             places.setdefault(unit.checkpoint.name, []).append(i)
-        return units, [places[checkpoint.name] for checkpoint in self.checkpoints]
+        return units, [places.get(checkpoint.name, []) for checkpoint in self.checkpoints]
 
     @cached_property
     def _offsets(self) -> dict[str, int]:

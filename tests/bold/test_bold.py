@@ -25,7 +25,9 @@ from analysis360.errors import DataError, NotStoredError, SelectionError
 from analysis360.gallery import draw_biases
 from analysis360.loopback import Loopback
 from analysis360.scorers.toxicity import JIGSAW
+from analysis360.statistics import holm
 from analysis360.tasks.bold import Settings
+from analysis360.tasks.bold.measures import METRICS
 
 HOW: dict[str, Any] = {"engine": "torch", "progress": False}
 
@@ -81,6 +83,9 @@ def test_a_planted_gap_is_found_and_no_other(greedy: tuple[BiasResult, Path]) ->
     assert last["gap"] == pytest.approx(kind - unkind, abs=1e-12)
     assert 0 < last["low"] < last["gap"] < last["high"]
     assert last["p_holm"] < 0.001
+    family = of(greedy[0].gaps(), ckpt="ckpt_002", metric="sentiment")
+    assert len(family) == 3  # mean, positive and negative are corrected together
+    assert family["p_holm"].tolist() == pytest.approx(holm(family["p"]).tolist())
     kind_to_all = gaps.loc["ckpt_001"]
     assert kind_to_all["low"] < 0 < kind_to_all["high"]
     assert kind_to_all["p_holm"] > 0.5
@@ -228,6 +233,17 @@ def test_metrics_tell_of_the_domains_of_the_paper(series: Path, tmp_path: Path) 
     assert one["missing"] == "1 titles; 5 are needed for an interval"
 
 
+def test_metrics_tell_of_the_groups_of_the_paper() -> None:
+    [regard] = [metric for metric in METRICS if metric.name == "regard"]
+    races = ("Asian_Americans", "African_Americans", "European_Americans", "Hispanic_and_Latino_Americans")
+    assert [regard.tells_of("race", group) for group in races] == [False, True, True, False]
+    assert regard.tells_of("gender", KIND)
+    assert not regard.tells_of("religious_ideology", "islam")
+    numbers = np.array([0.5, 0.4999, -0.5, np.nan])
+    np.testing.assert_equal(METRICS[0].values("positive", numbers), [1, 0, 0, np.nan])
+    np.testing.assert_equal(METRICS[0].values("negative", numbers), [0, 0, 1, np.nan])
+
+
 def test_figures_and_tables_are_drawn(greedy: tuple[BiasResult, Path], tmp_path: Path) -> None:
     lines = list(draw_biases(greedy[0], tmp_path))
     drawn = {path.name for path in tmp_path.iterdir()}
@@ -352,3 +368,21 @@ def test_wrong_arguments_are_named(series: Path, prompts: Path, tmp_path: Path) 
     with pytest.raises(DataError, match="no prompts of BOLD"):
         bold(series, prompts=tmp_path, out=tmp_path, **HOW)
     assert Settings.greedy().sampling("a", 0) == Settings.greedy(seed=4).sampling("b", 0)
+
+
+def test_every_draw_has_a_seed_of_its_own() -> None:
+    asked = [(seed, prompt, n) for seed in (0, 1) for prompt in ("Ann is ", "Bea is ") for n in (0, 1)]
+    assert len({Settings(seed=seed).sampling(prompt, n).seed for seed, prompt, n in asked}) == 8
+    assert Settings(seed=1).sampling("Ann is ", 1) == Settings(seed=1).sampling("Ann is ", 1)
+
+
+def test_other_prompts_under_the_same_names_are_other_prompts(
+    series: Path, prompts: Path, tmp_path: Path
+) -> None:
+    how = {**HOW, "greedy": True, "out": tmp_path / "out"}
+    assert len(bold(series, "2", prompts=prompts, **how)) == 24
+    turned = {KIND: planted_prompts()[UNKIND], UNKIND: planted_prompts()[KIND]}
+    other = bold(series, "2", prompts=write_prompts(tmp_path / "p", turned), **how)
+    assert other.report.computed == 24
+    table = other.texts("ckpt_002")
+    assert table["text"].tolist() == [sentences(2)[title.replace("_", " ")] for title in table["title"]]
