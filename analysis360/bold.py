@@ -162,6 +162,8 @@ def bold(
     report.failures[:0] = failures
     cached = [Cached(scorer, store.path / "scores") for scorer in scorers]
     rows = store.read(task)
+    if not compute:
+        report.stored = len(rows)
     continued = Continued(
         chosen, lines, task, rows, scoring.scored, scoring.metrics(scorers), _used(cached, scoring, lines)
     )
