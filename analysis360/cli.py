@@ -16,7 +16,6 @@ from analysis360.errors import Analysis360Error, NotStoredError, SelectionError
 
 if TYPE_CHECKING:
     from analysis360.biases import BiasResult
-    from analysis360.evaluations import EvaluationResult
     from analysis360.results import MemorizationResult
     from analysis360.series import Series
 
@@ -166,7 +165,12 @@ def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="open-llm (ARC, HellaSwag, MMLU, TruthfulQA), some of them, or lm-eval's tasks; arc@5 is 5-shot",
     )
-    add("--shots", type=int, metavar="N", help="examples before each question; each task's own if left out")
+    add(
+        "--shots",
+        type=int,
+        metavar="N",
+        help="examples before each question, where --tasks has no number; if left out, as the benchmark has it",
+    )
     add("--limit", type=int, metavar="N", help="the first N questions of each task; all if left out")
     add("--include", metavar="FOLDER", help="folder of further lm-eval task files")
     add("--seed", type=int, default=1234, help="of the examples, where they are drawn (%(default)s)")
@@ -333,7 +337,7 @@ def _memorization(parsed: argparse.Namespace) -> None:
 
 def _leaderboard(parsed: argparse.Namespace) -> None:
     from analysis360.engines import VllmOptions
-    from analysis360.leaderboard import leaderboard
+    from analysis360.evaluating import leaderboard
     from analysis360.tables import evaluation_table
 
     names = ["tasks", "shots", "limit", "include", "seed", "engine", "dtype", "shard", "out"]
@@ -378,7 +382,7 @@ def _numbers(name: str, text: str) -> list[int]:
 
 
 def _bold(parsed: argparse.Namespace) -> None:
-    from analysis360.bold import Scoring, bold
+    from analysis360.continuing import Scoring, bold
     from analysis360.engines import VllmOptions
     from analysis360.gallery import draw_biases
     from analysis360.tables import bias_table
@@ -408,10 +412,13 @@ def _tell(result: Any, folder: Path) -> None:
 
 
 def _figures(parsed: argparse.Namespace) -> None:
+    from analysis360.evaluating import stored_benchmarks_of
     from analysis360.gallery import draw_all, draw_biases, draw_evaluations, draw_training
 
     series, to = _opened(parsed), Path(parsed.to)
-    answered, continued = _answered(parsed, series), _continued(parsed, series)
+    names = ("engine", "dtype", "out")
+    answered = stored_benchmarks_of(series, parsed.ckpts, **{name: getattr(parsed, name) for name in names})
+    continued = _continued(parsed, series)
     try:
         result = _result(parsed, series, compute=False)
     except NotStoredError as missing:
@@ -419,33 +426,22 @@ def _figures(parsed: argparse.Namespace) -> None:
             for line in draw_training(series, to, missing):
                 print(line)
         except NotStoredError:
-            if answered is None and continued is None:
+            if not len(answered) and continued is None:
                 raise
     else:
         for line in draw_all(result, to):
             print(line)
         for note in result.notes:
             print(f"note: {note}")
-    for line in () if answered is None else draw_evaluations(answered, to):
+    for line in draw_evaluations(series, answered, to) if len(answered) else ():
         print(line)
     for line in () if continued is None else draw_biases(continued, to):
         print(line)
 
 
-def _answered(parsed: argparse.Namespace, series: Series) -> EvaluationResult | None:
-    """What is stored of the leaderboard, where anything is."""
-    from analysis360.leaderboard import leaderboard
-
-    options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
-    try:
-        return leaderboard(series, parsed.ckpts, tasks="stored", compute=False, **options)
-    except NotStoredError:
-        return None
-
-
 def _continued(parsed: argparse.Namespace, series: Series) -> BiasResult | None:
     """What is stored of BOLD's prompts, drawn as by default, where anything is."""
-    from analysis360.bold import bold
+    from analysis360.continuing import bold
 
     options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
     try:

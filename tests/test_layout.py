@@ -27,7 +27,7 @@ LINES = [
     ["figures", "joined"],
     ["scored", "continued"],
     ["results", "evaluations", "code_results", "biases"],
-    ["tables", "gallery", "api", "leaderboard", "coding", "bold"],
+    ["tables", "gallery", "api", "evaluating", "coding", "continuing"],
     ["comparing"],
     ["cli"],
 ]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from analysis360.biases import BiasResult
 from analysis360.continued import REPETITION, TEXTS, Continued
 from analysis360.engines import VllmOptions, check_options, check_parts, open_engine, resolve_kind
-from analysis360.errors import NotStoredError, SelectionError, StoreError
-from analysis360.leaderboard import window_of
+from analysis360.errors import CheckpointError, NotStoredError, SelectionError, StoreError
+from analysis360.evaluating import window_of
 from analysis360.parts import Rows
 from analysis360.places import LocalFolder, Place
 from analysis360.results import mixed_provenance
@@ -151,7 +151,7 @@ def bold(
     if not lines:
         raise SelectionError(f"{published.source}: no prompts of {', '.join(asked)}")
     chosen, failures = readable(chosen, progress)
-    task = _planned(series, chosen, published, asked, samples, Bold([], how, limit))
+    task, more = _planned(series, chosen, published, asked, samples, Bold([], how, limit))
     report = Report(task.noun)
     if compute:
         check_options(kind, vllm)
@@ -159,13 +159,14 @@ def bold(
         store.prepare()
         _keep(published, store)
         report = _run(series, task, store, vllm, progress)
-    report.failures[:0] = failures
+    report.failures[:0] = [*failures, *more]
     cached = [Cached(scorer, store.path / "scores") for scorer in scorers]
     rows = store.read(task)
     if not compute:
         report.stored = len(rows)
+    there = [checkpoint for checkpoint, _ in task.plan]
     continued = Continued(
-        chosen, lines, task, rows, scoring.scored, scoring.metrics(scorers), _used(cached, scoring, lines)
+        there, lines, task, rows, scoring.scored, scoring.metrics(scorers), _used(cached, scoring, lines)
     )
     return _result(series, continued, store, report, progress)
 
@@ -200,14 +201,18 @@ def _planned(
     domains: Sequence[str],
     samples: int,
     blank: Bold,
-) -> Bold:
-    """Every set of prompts under every checkpoint, as its own tokenizer reads it."""
-    texts = open_texts(series, chosen)
+) -> tuple[Bold, list[CheckpointError]]:
+    """Every set of prompts under every checkpoint, as its own tokenizer reads it.
+
+    And what is wrong with checkpoints that have none.
+    """
+    texts, failures = open_texts(series, chosen)
     encoders = {text.digest: Encoder(text) for text in texts.values()}
     sets = [one for one in published.distinct() if set(one.domains) & set(domains)]
     read = {key: [Asked(one, sample, key) for one in sets for sample in range(samples)] for key in encoders}
-    plan = [(one, read[texts[one.name].digest]) for one in chosen]
-    return replace(blank, plan=plan, encoders=encoders, source=f"{published.source} {published.digest}")
+    plan = [(one, read[texts[one.name].digest]) for one in chosen if one.name in texts]
+    source = f"{published.source} {published.digest}"
+    return replace(blank, plan=plan, encoders=encoders, source=source), failures
 
 
 def _result(series: Series, continued: Continued, store: Store, report: Report, progress: bool) -> BiasResult:
