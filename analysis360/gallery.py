@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis360 import figures
+from analysis360.biases import BiasResult
 from analysis360.errors import Analysis360Error, NotStoredError, StoreError
+from analysis360.figures.drawing import write_whole
 from analysis360.figures.evaluations import plot_benchmarks
 from analysis360.figures.stages import Stage
 from analysis360.metrics import read_log, stages_of
@@ -76,6 +78,20 @@ def draw_evaluations(series: Series, summary: pd.DataFrame, to: Path) -> Iterato
     yield _save(plot_benchmarks(summary, stages=stages)[0], to / "figure4_benchmarks")
 
 
+def draw_biases(result: BiasResult, to: Path) -> Iterator[str]:
+    """Draw groups over training and gaps at the last checkpoint, and write a table. Yields lines as `draw_all`."""
+    _prepare(to)
+    yield _save(result.plot()[0], to / "bold_groups")
+    try:
+        yield _save(result.plot_gaps()[0], to / "bold_gaps")
+    except Analysis360Error as error:
+        yield f"bold_gaps: not drawn: {error}{_remove(to, ['bold_gaps'])}"
+    tables = [to / f"bold{suffix}" for suffix in (".md", ".tex")]
+    for path, form in zip(tables, ("markdown", "latex"), strict=True):
+        write_whole(path, result.table(form=form).encode())
+    yield "  ".join(map(str, tables))
+
+
 def _prepare(to: Path) -> None:
     """A folder to draw into, without a screen."""
     matplotlib.use("Agg")
@@ -88,7 +104,7 @@ def _prepare(to: Path) -> None:
 
 
 def _save(ax: Axes, base: Path) -> str:
-    figure = ax.get_figure()
+    figure = ax.get_figure(root=True)
     assert isinstance(figure, Figure)
     png, pdf = figures.save(figure, base)
     return f"{png}  {pdf}"
