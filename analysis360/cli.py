@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     _memorization_arguments(
         _command(commands, "memorization", "continue training sequences and score what is memorized")
     )
+    _perplexity_arguments(
+        _command(commands, "perplexity", "tell how likely text, or the series' own chunks, are")
+    )
     _leaderboard_arguments(
         _command(commands, "leaderboard", "ask benchmarks of lm-eval, or compare models by them")
     )
@@ -148,6 +151,51 @@ def _memorization_arguments(parser: argparse.ArgumentParser) -> None:
     _memorization_settings(parser)
     _running_arguments(parser)
     parser.set_defaults(run=_memorization)
+
+
+def _perplexity_arguments(parser: argparse.ArgumentParser) -> None:
+    _checkpoint_arguments(parser)
+    add = parser.add_argument
+    add(
+        "--window",
+        type=int,
+        metavar="N",
+        help="ids read at once; what the model reads, or rows have, if left out",
+    )
+    text = parser.add_argument_group("text").add_argument
+    text(
+        "--text",
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="files of text, a document each; or .jsonl, a document a line",
+    )
+    text("--lines", action="store_true", help="each line of a file of text is a document")
+    text(
+        "--dataset",
+        metavar="NAME",
+        help="data set on the Hub, NAME or NAME:CONFIGURATION, or a folder of its files",
+    )
+    text("--split", default="test", help="of the data set (%(default)s)")
+    text("--field", default="text", help="that holds the text, of records (%(default)s)")
+    text(
+        "--stride",
+        type=int,
+        metavar="N",
+        help="targets of each window after the first; the window's length if left out",
+    )
+    text(
+        "--no-prefix",
+        dest="prefix",
+        action="store_false",
+        help="first tokens are not asked about; they follow the series' prefix id if left out",
+    )
+    chunks = parser.add_argument_group("chunks, where no text is given").add_argument
+    chunks("--chunks", default="all", metavar="SELECTOR", help="all (the default), seen, or as --ckpts")
+    chunks("--sequences", type=int, default=100, metavar="N", help="rows a chunk, at most (%(default)s)")
+    chunks("--seed", type=int, default=0, help="master seed of the panels (%(default)s)")
+    _running_arguments(parser)
+    parser.set_defaults(run=_perplexity)
 
 
 def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
@@ -266,6 +314,31 @@ def _memorization(parsed: argparse.Namespace) -> None:
     result = _result(parsed, _opened(parsed), compute=True)
     print(memorization_table(result))
     _tell(result, Path(parsed.out) / result.series.name / "memorization")
+
+
+def _perplexity(parsed: argparse.Namespace) -> None:
+    from analysis360.engines import VllmOptions
+    from analysis360.perplexity import perplexity
+    from analysis360.tables import perplexity_table
+
+    names = [
+        "text",
+        "lines",
+        "dataset",
+        "split",
+        "field",
+        "chunks",
+        "sequences",
+        "window",
+        "stride",
+        "prefix",
+    ]
+    names += ["engine", "dtype", "seed", "shard", "out"]
+    options = {name: getattr(parsed, name) for name in names} | {"progress": not parsed.quiet}
+    options["vllm"] = VllmOptions(parsed.tensor_parallel, parsed.batch_invariant)
+    result = perplexity(_opened(parsed), parsed.ckpts, **options)
+    print(perplexity_table(result))
+    _tell(result, Path(parsed.out) / result.series.name / "perplexity")
 
 
 def _leaderboard(parsed: argparse.Namespace) -> None:
