@@ -372,10 +372,13 @@ def _tell(result: Any, folder: Path) -> None:
 
 
 def _figures(parsed: argparse.Namespace) -> None:
-    from analysis360.gallery import draw_all, draw_evaluations, draw_training
+    from analysis360.gallery import draw_all, draw_evaluations, draw_losses, draw_training
+    from analysis360.perplexity import stored_perplexities
 
     series, to = _opened(parsed), Path(parsed.to)
     answered = _answered(parsed, series)
+    options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
+    losses = list(stored_perplexities(series, parsed.ckpts, **options))
     try:
         result = _result(parsed, series, compute=False)
     except NotStoredError as missing:
@@ -383,7 +386,7 @@ def _figures(parsed: argparse.Namespace) -> None:
             for line in draw_training(series, to, missing):
                 print(line)
         except NotStoredError:
-            if answered is None:
+            if answered is None and not losses:
                 raise
     else:
         for line in draw_all(result, to):
@@ -391,6 +394,8 @@ def _figures(parsed: argparse.Namespace) -> None:
         for note in result.notes:
             print(f"note: {note}")
     for line in () if answered is None else draw_evaluations(answered, to):
+        print(line)
+    for line in draw_losses(losses, to):
         print(line)
 
 

@@ -14,6 +14,7 @@ from analysis360 import figures
 from analysis360.errors import Analysis360Error, NotStoredError, StoreError
 from analysis360.evaluations import EvaluationResult
 from analysis360.metrics import read_log
+from analysis360.perplexities import PerplexityResult
 from analysis360.results import MemorizationResult
 from analysis360.series import Series
 
@@ -71,6 +72,19 @@ def draw_evaluations(result: EvaluationResult, to: Path) -> Iterator[str]:
     """Draw benchmarks over training, Figures 4 and 6. Yields a line as `draw_all` does."""
     _prepare(to)
     yield _save(result.plot()[0], to / "figure4_benchmarks")
+
+
+def draw_losses(results: Iterable[PerplexityResult], to: Path) -> Iterator[str]:
+    """Draw loss over training, of chunks and of text, a figure for each window. Yields a line as `draw_all` does."""
+    for result in results:
+        _prepare(to)
+        how = result.task.how
+        name = (
+            f"perplexity_chunks_{how.window}" if how.chunks else f"perplexity_text_{how.window}_{how.stride}"
+        )
+        name += "" if how.chunks or how.prefix else "_no_prefix"
+        name += f"_seed_{how.seed}" if how.seed else ""
+        yield _save(result.plot(), to / name)
 
 
 def _prepare(to: Path) -> None:
