@@ -15,6 +15,7 @@ from analysis360.errors import (
     DataError,
     EngineError,
     HubError,
+    SandboxError,
     SelectionError,
     SeriesError,
     StoreError,
@@ -22,8 +23,12 @@ from analysis360.errors import (
 
 if TYPE_CHECKING:
     from analysis360.api import memorization
+    from analysis360.code_results import CodeResult
+    from analysis360.coding import code_evaluation
     from analysis360.engines import VllmOptions
     from analysis360.hub.options import HubOptions
+    from analysis360.perplexing import perplexity
+    from analysis360.perplexities import PerplexityResult
     from analysis360.results import MemorizationResult
     from analysis360.series import Checkpoint, Chunk, Exposure, Series, open_series
 
@@ -32,13 +37,17 @@ __version__ = "0.1.0"
 _LAZY = {
     "Checkpoint": "analysis360.series",
     "Chunk": "analysis360.series",
+    "CodeResult": "analysis360.code_results",
     "Exposure": "analysis360.series",
     "HubOptions": "analysis360.hub.options",
     "VllmOptions": "analysis360.engines",
     "MemorizationResult": "analysis360.results",
     "Series": "analysis360.series",
+    "code_evaluation": "analysis360.coding",
+    "PerplexityResult": "analysis360.perplexities",
     "memorization": "analysis360.api",
     "open_series": "analysis360.series",
+    "perplexity": "analysis360.perplexing",
 }
 
 __all__ = [
@@ -46,20 +55,25 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Chunk",
+    "CodeResult",
     "DataError",
     "EngineError",
     "Exposure",
     "HubError",
     "HubOptions",
     "MemorizationResult",
+    "PerplexityResult",
+    "SandboxError",
     "SelectionError",
     "Series",
     "SeriesError",
     "StoreError",
     "VllmOptions",
     "__version__",
+    "code_evaluation",
     "memorization",
     "open_series",
+    "perplexity",
 ]
 
 

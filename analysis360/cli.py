@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from analysis360 import __version__
-from analysis360.errors import Analysis360Error, NotStoredError
+from analysis360.errors import Analysis360Error, NotStoredError, SelectionError
 
 if TYPE_CHECKING:
     from analysis360.evaluations import EvaluationResult
@@ -70,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _leaderboard_arguments(
         _command(commands, "leaderboard", "ask benchmarks of lm-eval, or compare models by them")
+    )
+    _code_arguments(
+        _command(commands, "code", "have checkpoints write programs, and judge them in a sandbox")
     )
     _figures_arguments(_command(commands, "figures", "draw the figures of training, and of what is stored"))
     _series_arguments(_command(commands, "series", "show what a series holds"))
@@ -205,7 +208,7 @@ def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
         "--tasks",
         default="open-llm",
         metavar="NAMES",
-        help="open-llm (ARC, HellaSwag, MMLU, TruthfulQA), some of these, or lm-eval's tasks (%(default)s)",
+        help="open-llm (ARC, HellaSwag, MMLU, TruthfulQA), some of them, or lm-eval's tasks; arc@5 is 5-shot",
     )
     add("--shots", type=int, metavar="N", help="examples before each question; each task's own if left out")
     add("--limit", type=int, metavar="N", help="the first N questions of each task; all if left out")
@@ -222,6 +225,26 @@ def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
     table("--format", default="markdown", choices=("markdown", "latex", "csv"), help="(%(default)s)")
     _running_arguments(parser)
     parser.set_defaults(run=_leaderboard)
+
+
+def _code_arguments(parser: argparse.ArgumentParser) -> None:
+    _checkpoint_arguments(parser)
+    add = parser.add_argument
+    add("--benchmarks", default="humaneval,mbpp", metavar="NAMES", help="(%(default)s)")
+    add("--data", metavar="FOLDER", help="folder of humaneval.jsonl and mbpp.jsonl; the Hub's if left out")
+    add("--mbpp-prompt", choices=("docstring", "paper"), help="paper: three solved problems (docstring)")
+    add("--samples", type=int, default=1, metavar="N", help="programs a problem (%(default)s)")
+    add("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (%(default)s)")
+    add("--top-p", type=float, default=1.0, metavar="P", help="(%(default)s)")
+    add("--k", default="1", metavar="K", help="of pass@k, such as 1,10 (%(default)s)")
+    add("--new-tokens", type=int, default=512, metavar="N", help="ids a program may take (%(default)s)")
+    add("--seconds", type=int, default=5, metavar="S", help="processor time a program may take (%(default)s)")
+    add("--limit", type=int, metavar="N", help="the first N problems of each benchmark; all if left out")
+    add("--seed", type=int, default=0, help="of the draws (%(default)s)")
+    add("--workers", type=int, metavar="N", help="programs judged at a time; one a processor if left out")
+    add("--rescore", action="store_true", help="judge what is stored again, without a model")
+    _running_arguments(parser)
+    parser.set_defaults(run=_code)
 
 
 def _figures_arguments(parser: argparse.ArgumentParser) -> None:
@@ -318,7 +341,7 @@ def _memorization(parsed: argparse.Namespace) -> None:
 
 def _perplexity(parsed: argparse.Namespace) -> None:
     from analysis360.engines import VllmOptions
-    from analysis360.perplexity import perplexity
+    from analysis360.perplexing import perplexity
     from analysis360.tables import perplexity_table
 
     names = [
@@ -362,6 +385,31 @@ def _leaderboard(parsed: argparse.Namespace) -> None:
     _tell(result, Path(parsed.out) / result.series.name / "leaderboard")
 
 
+def _code(parsed: argparse.Namespace) -> None:
+    from analysis360.coding import code_evaluation
+    from analysis360.engines import VllmOptions
+    from analysis360.tables import code_table
+
+    names = ["benchmarks", "data", "mbpp_prompt", "samples", "temperature", "top_p", "new_tokens", "seconds"]
+    names += ["limit", "seed", "workers", "engine", "dtype", "shard", "out"]
+    options: dict[str, Any] = {name: getattr(parsed, name) for name in names}
+    options["vllm"] = VllmOptions(parsed.tensor_parallel, parsed.batch_invariant)
+    options |= {"k": _numbers("k", parsed.k), "progress": not parsed.quiet, "compute": not parsed.rescore}
+    result = code_evaluation(_opened(parsed), parsed.ckpts, hub=_hub_options(parsed)["hub"], **options)
+    if parsed.rescore:
+        result = result.rescore()
+    print(code_table(result))
+    _tell(result, Path(parsed.out) / result.series.name / "code")
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    """`1,10` -> [1, 10]. Raises SelectionError."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise SelectionError(f"{name} {text!r}: expected whole numbers, such as 1,10") from None
+
+
 def _tell(result: Any, folder: Path) -> None:
     """What to know of a result, where its time went, and where it is."""
     for note in result.notes:
@@ -373,7 +421,7 @@ def _tell(result: Any, folder: Path) -> None:
 
 def _figures(parsed: argparse.Namespace) -> None:
     from analysis360.gallery import draw_all, draw_evaluations, draw_losses, draw_training
-    from analysis360.perplexity import stored_perplexities
+    from analysis360.perplexing import stored_perplexities
 
     series, to = _opened(parsed), Path(parsed.to)
     answered = _answered(parsed, series)

@@ -9,6 +9,7 @@ Analysis360Error
 │   ├── MissingError    a repository, branch or file is not there, or may not be read
 │   └── UnreachableError   no connection, or offline, and it is not in the cache
 ├── EngineError         an engine is missing, or did not do what it was told
+├── SandboxError        programs cannot be judged, because their sandbox is missing or does not work here
 └── StoreError          results cannot be written or read
     └── NotStoredError     nothing of these settings has been computed yet
 """
@@ -52,6 +53,10 @@ class UnreachableError(HubError):
 
 class EngineError(Analysis360Error):
     """An engine is not installed, or did not do what it was told."""
+
+
+class SandboxError(Analysis360Error):
+    """Programs cannot be judged: their sandbox is missing, or does not work here. There is no way around it."""
 
 
 class StoreError(Analysis360Error):

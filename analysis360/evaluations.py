@@ -228,26 +228,35 @@ def _benchmark(here: pd.DataFrame, one: Benchmark) -> list[tuple[Any, ...]]:
     return [(one.name, name, there["value"].mean(), error, n, there["chance"].mean(skipna=False), "")]
 
 
-def stored_plan(
+def planned_units(task: Leaderboard, asked: Sequence[Benchmark]) -> list[Unit]:
+    """A unit a (checkpoint, question set) of a run, in the order asked."""
+    found: dict[tuple[str, str], Unit] = {}
+    for checkpoint, sets in task.plan:
+        for one in asked:
+            for questions in (x for x in sets if x.name.rpartition("@")[0] in one.members):
+                stored = StoredSet(questions.name, questions.digest)
+                unit = Unit(checkpoint, stored, 0, task.asked(questions))
+                found.setdefault((checkpoint.name, questions.name), unit)
+    return list(found.values())
+
+
+def stored_units(
     checkpoints: Sequence[Checkpoint],
     stored: Sequence[StoredUnit],
     asked: Sequence[Benchmark],
     limit: int | None = None,
 ) -> tuple[list[Unit], list[str]]:
-    """A unit a (checkpoint, question set) that is stored, whatever was asked of it last; and what to know of it."""
+    """The same of what is stored, without lm-eval to say what it has; and what to know of it.
+
+    Of sets of one name the one stored last counts.
+    """
     latest: dict[tuple[str, str], str] = {}
     ends: dict[tuple[str, str, str], int] = {}
     for unit in stored:
         latest[unit.key.ckpt_digest, unit.name] = unit.key.chunk_digest
         key = (unit.key.ckpt_digest, unit.name, unit.key.chunk_digest)
         ends[key] = max(ends.get(key, 0), unit.stop)
-    notes = []
-    others = {name for _, name, _ in ends} if len(ends) > len(latest) else set()
-    if others:
-        notes.append(
-            f"of {len(ends) - len(latest)} stored question sets newer ones are read: their content changed"
-        )
-    units = []
+    found: dict[tuple[str, str], Unit] = {}
     for checkpoint in checkpoints:
         for one in asked:
             for name in sorted(name for digest, name in latest if digest == checkpoint.digest):
@@ -255,8 +264,15 @@ def stored_plan(
                 if task in one.members and (one.shots is None or one.shots == int(shots)):
                     digest = latest[checkpoint.digest, name]
                     stop = ends[checkpoint.digest, name, digest]
-                    units.append(Unit(checkpoint, StoredSet(name, digest), 0, min(stop, limit or stop)))
-    return units, notes
+                    whole = Unit(checkpoint, StoredSet(name, digest), 0, min(stop, limit or stop))
+                    found.setdefault((checkpoint.name, name), whole)
+    older = len(ends) - len(latest)
+    notes = (
+        [f"{older} older question sets of the same names are stored too; the newest are read"]
+        if older
+        else []
+    )
+    return list(found.values()), notes
 
 
 def with_members(one: Benchmark, members: Sequence[str]) -> Benchmark:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from analysis360.digests import digest_of
 from analysis360.engines import VllmOptions, check_options, check_parts, open_engine, resolve_kind
 from analysis360.errors import NotStoredError, SelectionError
-from analysis360.evaluations import EvaluationResult, gather, stored_plan, with_members
+from analysis360.evaluations import EvaluationResult, gather, planned_units, stored_units, with_members
 from analysis360.parts import Rows
 from analysis360.results import mixed_provenance
 from analysis360.selection import compute_dtype, readable, selected, window_of
@@ -204,9 +204,11 @@ def _read(
     report: Report,
 ) -> EvaluationResult:
     """What is stored of the asked. Raises the first failure when all else is read, NotStoredError for nothing."""
-    stored = store.stored(task)
-    asked = asked or stored_benchmarks({unit.name for unit in stored})
-    units, notes = stored_plan(chosen, stored, asked, task.limit)
+    units, notes = planned_units(task, asked), list[str]()
+    if not task.plan:
+        stored = store.stored(task)
+        asked = asked or stored_benchmarks({unit.name for unit in stored})
+        units, notes = stored_units(chosen, stored, asked, task.limit)
     if report.failures:
         first, more = report.failures[0], len(report.failures) - 1
         if more:

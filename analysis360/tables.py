@@ -12,6 +12,7 @@ import pandas as pd
 from analysis360.series import Series
 
 if TYPE_CHECKING:
+    from analysis360.code_results import CodeResult
     from analysis360.evaluations import EvaluationResult
     from analysis360.perplexities import PerplexityResult
     from analysis360.results import MemorizationResult
@@ -90,6 +91,28 @@ def _best(curve: pd.DataFrame) -> str:
 
 def _recall(line: Any) -> str:
     return f"{line.recall:.2f} ({line.sequences})"
+
+
+def code_table(result: CodeResult) -> str:
+    """Per checkpoint pass@k of each benchmark in percent, with its 95 % interval over problems."""
+    summary, how = result.summary(), result.task.how
+    drawn = "greedy" if how.temperature == 0 else f"{how.samples} samples at temperature {how.temperature:g}"
+    drawn += f", top p {how.top_p:g}" if how.top_p < 1 else ""
+    prompts = dict.fromkeys(asked.name for _, several in result.task.plan for asked in several)
+    title = (
+        f"Programs of {result.series.name} that pass, in percent [95 %]: {drawn}, {how.engine} {how.dtype}"
+    )
+    names = list(dict.fromkeys(zip(summary["benchmark"], summary["metric"], strict=True)))
+    rows = []
+    for ckpt, group in summary.groupby("ckpt", sort=False):
+        cells = {
+            (x.benchmark, x.metric): _interval(x.value, x.low, x.high, 100, 1) for x in group.itertuples()
+        }
+        rows.append([str(ckpt), *(cells[name] for name in names)])
+    n = summary.groupby(["benchmark", "metric"], sort=False)["n"].max()
+    header = ["checkpoint", *(f"{name}, {metric}" for name, metric in names)]
+    table = columns(header, [*rows, ["problems", *(f"{n[name]:,}" for name in names)]])
+    return "\n".join([title, f"Prompts: {', '.join(prompts)}", "", table])
 
 
 def evaluation_table(result: EvaluationResult) -> str:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
 
 MMLU = "hails/mmlu_no_train"
 SHOT_EVERY = 50
-"""Of so many documents of HellaSwag one is kept for shots: they are ordered by kind and by source."""
+"""Of so many sources of HellaSwag (a video, a page) all documents of one are shots, so that no two share one."""
 Row = dict[str, Any]
 Splits = dict[str, pa.Table]
 
@@ -39,11 +40,12 @@ def mmlu(archive: zipfile.ZipFile, subject: str) -> Splits:
 
 
 def arc_challenge(archive: zipfile.ZipFile) -> Splits:
-    """1,172 questions to score; the 299 of validation stand in for training, which is not there."""
-    shots = _table(archive, "ai2_arc/ARC-Challenge/validation")
+    """1,172 questions to score; validation stands in for training, which is not there, but for what test asks too."""
+    validation = _table(archive, "ai2_arc/ARC-Challenge/validation")
     asked = {row["native_id"]: row["doc"] for row in _requests(archive, "arc_challenge/test_rc_5shot")}
-    test = pa.Table.from_pylist([_arc(doc) for doc in asked.values()], schema=shots.schema)
-    return {"train": shots, "validation": shots, "test": test}
+    test = pa.Table.from_pylist([_arc(doc) for doc in asked.values()], schema=validation.schema)
+    shots = validation.filter(pc.invert(pc.is_in(validation["question"], test["question"])))
+    return {"train": shots, "validation": validation, "test": test}
 
 
 def _arc(doc: Row) -> Row:
@@ -57,11 +59,10 @@ def _arc(doc: Row) -> Row:
 
 
 def hellaswag(archive: zipfile.ZipFile) -> Splits:
-    """9,841 documents of validation to score, and 201 that are set aside for shots."""
+    """Validation, all 10,042 documents of it: most are scored, some are set aside for shots."""
     whole = _table(archive, "hellaswag/none/validation")
-    shots = range(0, len(whole), SHOT_EVERY)
-    scored = sorted(set(range(len(whole))) - set(shots))
-    return {"train": whole.take(list(shots)), "validation": whole.take(scored)}
+    aside = pc.is_in(whole["source_id"], pc.unique(whole["source_id"])[::SHOT_EVERY])
+    return {"train": whole.filter(aside), "validation": whole.filter(pc.invert(aside))}
 
 
 def truthfulqa(path: Path) -> Splits:

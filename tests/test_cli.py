@@ -50,7 +50,16 @@ def test_help_works_without_heavy_imports(command: list[str]) -> None:
 
 
 def test_every_command_is_known() -> None:
-    assert set(commands()) == {"memorization", "figures", "series", "doctor", "hub"}
+    assert set(commands()) == {
+        "memorization",
+        "perplexity",
+        "leaderboard",
+        "code",
+        "figures",
+        "series",
+        "doctor",
+        "hub",
+    }
 
 
 def test_importing_the_package_is_light() -> None:

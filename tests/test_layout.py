@@ -26,8 +26,8 @@ LINES = [
     ["summaries", "comparison"],
     ["figures", "joined"],
     ["scored"],
-    ["results", "evaluations", "perplexities"],
-    ["tables", "gallery", "api", "leaderboard", "perplexity"],
+    ["results", "evaluations", "code_results", "perplexities"],
+    ["tables", "gallery", "api", "leaderboard", "coding", "perplexing"],
     ["comparing"],
     ["cli"],
 ]

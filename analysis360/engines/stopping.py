@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
@@ -29,20 +30,22 @@ def check_prompts(prompts: Sequence[Prompt], tokenizer: Path | None) -> None:
             )
 
 
-def open_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer in a folder; code that it brings is never run. Raises EngineError."""
+def open_tokenizer(folder: Path) -> Any:
+    """transformers' tokenizer in a folder, around one of `tokenizers`; code that it brings is never run.
+
+    Raises EngineError.
+    """
     from transformers import AutoTokenizer
 
     try:
         found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers lets many kinds through; each means the same to the reader
         raise EngineError(f"{folder}: no tokenizer can be read there: {one_line(error)}") from None
-    backend = getattr(found, "backend_tokenizer", None)
-    if not isinstance(backend, Tokenizer):
+    if not isinstance(getattr(found, "backend_tokenizer", None), Tokenizer):
         raise EngineError(
             f"{folder}: {type(found).__name__} cannot decode id by id; save it with tokenizer.json"
         )
-    return backend
+    return found
 
 
 def ends_within_character(tokenizer: Tokenizer, ids: Sequence[int]) -> bool:
@@ -50,7 +53,7 @@ def ends_within_character(tokenizer: Tokenizer, ids: Sequence[int]) -> bool:
     return str(tokenizer.decode(list(ids), skip_special_tokens=False)).endswith("\ufffd")
 
 
-def cut(prompt: Prompt, ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
+def cut(prompt: Prompt, ids: Sequence[int], tokenizer: Tokenizer | None) -> tuple[int, ...]:
     """What of `ids` completes a prompt: those up to the last, where it ends before them."""
     ending = Ending(prompt, tokenizer)
     last = next((i for i, token in enumerate(ids) if ending.after(token)), len(ids))

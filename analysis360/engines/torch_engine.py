@@ -135,7 +135,7 @@ class TorchEngine:
         model = self._ready()
         check_prompts(prompts, self._folder)
         if self._tokenizer is None and self._folder is not None and any(prompt.stop for prompt in prompts):
-            self._tokenizer = open_tokenizer(self._folder)
+            self._tokenizer = open_tokenizer(self._folder).backend_tokenizer
         return complete(model, prompts, self._tokenizer)
 
     def describe(self) -> dict[str, str]:

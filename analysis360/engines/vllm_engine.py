@@ -24,7 +24,7 @@ from analysis360.engines import (
     check_parts,
 )
 from analysis360.engines.queries import Answers, Query, pieces, plan
-from analysis360.engines.stopping import check_prompts, cut, ends_within_character, open_tokenizer
+from analysis360.engines.stopping import check_prompts, cut, open_tokenizer
 from analysis360.engines.torch_engine import TorchEngine, cut_at_stop
 from analysis360.engines.vllm_requests import (
     by_choice,
@@ -72,7 +72,8 @@ class VllmEngine:
         share_prefixes: bool = False,
     ) -> None:
         self._options = options or VllmOptions()
-        self._tokenizer, self._shares = tokenizer, share_prefixes
+        self._folder, self._shares = tokenizer, share_prefixes
+        self._tokenizer: Any = None
         prepare(self._options)
         self.dtype = dtype
         self._max_tokens = max(max_tokens, PROBE_LENGTH + PROBE_STEPS - 1) + 1
@@ -127,16 +128,16 @@ class VllmEngine:
         import torch
 
         check_parts(checkpoint, self._options)
-        # One more than is asked, as scoring a sequence has vLLM generate one; the model's window permitting.
+        # One more than is asked, as scoring a sequence has vLLM generate one.
         window = int(checkpoint.config.get("max_position_embeddings") or self._max_tokens)
         if window < self._max_tokens - 1:
             asked = f"sequences of {self._max_tokens - 1} ids are asked for"
             raise EngineError(f"checkpoint {checkpoint.name}: {asked}; the model reads {window}")
-        self._max_tokens = min(self._max_tokens, window)
+        if self._max_tokens > window:  # what is generated last is never read, so the model need not reach it
+            os.environ["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"
         options: dict[str, Any] = {
             "model": str(checkpoint.path),
-            "tokenizer": None if self._tokenizer is None else str(self._tokenizer),
-            "skip_tokenizer_init": self._tokenizer is None,
+            "skip_tokenizer_init": True,
             "trust_remote_code": checkpoint.trusted,
             "dtype": self.dtype,
             "max_model_len": self._max_tokens,
@@ -217,29 +218,27 @@ class VllmEngine:
     def complete(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
         """Completions; see `Engine.complete`."""
         vocabulary = self._ready().vocabulary
-        check_prompts(prompts, self._tokenizer)
+        check_prompts(prompts, self._folder)
         for prompt in prompts:
             self._check_room(len(prompt.ids), prompt.most)
+        decoder = self._decoder() if any(prompt.stop for prompt in prompts) else None
         once = list(dict.fromkeys(prompts))
-        late = self._stopped_late(once)
-        params = [completion(prompt, vocabulary, stop=prompt not in late) for prompt in once]
+        params = [completion(prompt, vocabulary, decoder) for prompt in once]
         outputs = self._submit([prompt.ids for prompt in once], params)
         made = {
-            prompt: tuple(output.outputs[0].token_ids) for prompt, output in zip(once, outputs, strict=True)
+            prompt: cut(prompt, output.outputs[0].token_ids, decoder)
+            for prompt, output in zip(once, outputs, strict=True)
         }
-        made |= {prompt: cut(prompt, made[prompt], tokenizer) for prompt, tokenizer in late.items()}
         return [made[prompt] for prompt in prompts]
 
-    def _stopped_late(self, prompts: Sequence[Prompt]) -> dict[Prompt, Tokenizer]:
-        """Prompts in whose own text vLLM would look for stops, with the tokenizer to cut what it makes of them."""
-        if self._tokenizer is None or not any(prompt.stop for prompt in prompts):
-            return {}
-        tokenizer = open_tokenizer(self._tokenizer)
-        return {
-            prompt: tokenizer
-            for prompt in prompts
-            if prompt.stop and ends_within_character(tokenizer, prompt.ids)
-        }
+    def _decoder(self) -> Tokenizer:
+        """The tokenizer that tells vLLM where texts stop; vLLM's own way to one guesses, and may run its code."""
+        if self._tokenizer is None:
+            assert self._folder is not None
+            self._tokenizer = open_tokenizer(self._folder)
+        self._llm.llm_engine.output_processor.tokenizer = self._tokenizer
+        backend: Tokenizer = self._tokenizer.backend_tokenizer
+        return backend
 
     def _ready(self) -> Checkpoint:
         if self._llm is None or self._loaded is None:

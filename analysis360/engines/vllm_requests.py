@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from analysis360.engines import Prompt
 from analysis360.engines.queries import Answer, Query
+from analysis360.engines.stopping import ends_within_character
 from analysis360.engines.weights import one_line
 from analysis360.errors import EngineError
 
 
-def completion(prompt: Prompt, vocabulary: int, *, stop: bool) -> Any:
-    """SamplingParams of a prompt, which its texts `stop` or not; ids beyond the vocabulary could never stop it."""
+def completion(prompt: Prompt, vocabulary: int, decoder: Tokenizer | None) -> Any:
+    """SamplingParams of a prompt; ids beyond the vocabulary, which a tokenizer may have, could never stop it.
+
+    Where the prompt ends within a character, vLLM would look for stops in its own text: then it looks for none.
+    """
     from vllm import SamplingParams
     from vllm.exceptions import VLLMValidationError
 
     how = prompt.sampling
+    looks = bool(prompt.stop) and decoder is not None and not ends_within_character(decoder, prompt.ids)
     try:
         return SamplingParams(
             max_tokens=prompt.most,
@@ -26,9 +33,9 @@ def completion(prompt: Prompt, vocabulary: int, *, stop: bool) -> Any:
             seed=how.seed,
             ignore_eos=True,  # what ends it is said here, not by the model's config
             stop_token_ids=[token for token in prompt.stop_ids if 0 <= token < vocabulary],
-            stop=list(prompt.stop) if stop else None,
+            stop=list(prompt.stop) if looks else None,
             include_stop_str_in_output=True,
-            detokenize=stop and bool(prompt.stop),
+            detokenize=looks,
             skip_special_tokens=False,
         )
     except VLLMValidationError as error:

@@ -16,7 +16,7 @@ from importlib import import_module
 
 from harness import HERE, MOST, Line, machine, missing, table, versions
 
-NAMES = ("continuation", "swap", "sweep", "hub", "panels", "cheaper", "trainer", "results")
+NAMES = ("continuation", "swap", "sweep", "hub", "panels", "cheaper", "trainer", "evaluations", "results")
 RESULTS = HERE / "RESULTS.md"
 TEXT = """# Benchmarks
 

@@ -107,7 +107,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(folder: Path) -> Tokenizer:
-    return open_tokenizer(folder)
+    return open_tokenizer(folder).backend_tokenizer
 
 
 # --- greedy

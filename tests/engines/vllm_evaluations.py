@@ -1,6 +1,6 @@
 """What evaluations ask of the vLLM engine, in a process of its own: vllm_evaluations.py JOB.json OUT.json.
 
-It judges nothing: it writes the answers, and of every step how many ids vLLM read and how many requests it got.
+It judges nothing: it writes the answers, and for every step what vLLM was asked, and the ids it read and made.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ found: dict[str, Any] = {}
 class Counted(VllmEngine):
     """Counts what vLLM is asked."""
 
-    read = asked = 0
+    read = asked = made = 0
 
     def _submit(self, ids: Sequence[Sequence[int]], params: Any) -> list[Any]:
         outputs = super()._submit(ids, params)
         self.asked += len(outputs)
+        self.made += sum(len(output.outputs[0].token_ids) for output in outputs)
         self.read += sum(
             len(row) - (output.num_cached_tokens or 0) for row, output in zip(ids, outputs, strict=True)
         )
@@ -47,12 +48,13 @@ def prompts(name: str) -> list[Prompt]:
 
 
 def step(name: str, engine: Counted, act: Any) -> None:
-    engine.read = engine.asked = 0
+    engine.read = engine.asked = engine.made = 0
     try:
         answer, error = act(), None
     except Analysis360Error as raised:
         answer, error = None, [type(raised).__name__, str(raised)]
     found[name] = {"answer": answer, "error": error, "read": engine.read, "asked": engine.asked}
+    found[name]["made"] = engine.made
 
 
 def score(name: str, engine: Counted, requests: str = "requests") -> None:

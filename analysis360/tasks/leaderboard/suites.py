@@ -73,17 +73,21 @@ SUITES = {
 
 
 def benchmarks(tasks: str | Sequence[str], shots: int | None = None) -> list[Benchmark]:
-    """What `tasks` names: a suite, its benchmarks, or tasks and groups of lm-eval; `shots` for all of them.
+    """What `tasks` names: a suite, its benchmarks, or tasks and groups of lm-eval; with `@5` after it, 5-shot.
 
-    Raises SelectionError for nothing, or for the same task twice.
+    `shots` is for those without a number. Raises SelectionError for nothing, or for the same task twice.
     """
     names = [name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else list(tasks)
     known = {one.name.lower(): one for suite in SUITES.values() for one in suite}
     known |= {one.task: one for one in known.values()}
     found: list[Benchmark] = []
-    for name in filter(None, names):
+    for full in filter(None, names):
+        name, at, number = full.partition("@")
+        if at and not number.isdecimal():
+            raise SelectionError(f"tasks: {full!r}: expected a number of examples after @")
+        asked = int(number) if at else shots
         some = SUITES.get(name) or (known.get(name.lower()) or Benchmark(name, name),)
-        found += [one if shots is None else _with_shots(one, shots) for one in some]
+        found += [one if asked is None else replace(one, shots=asked) for one in some]
     if not found:
         raise SelectionError(f"tasks: expected {SUITE} or names of lm-eval's tasks, found nothing")
     twice = sorted({one.task for one in found if sum(one.task == other.task for other in found) > 1})
@@ -108,10 +112,6 @@ def stored_benchmarks(names: Iterable[str]) -> list[Benchmark]:
         there = shots.keys() & set(one.members)
         if there:
             numbers = set.union(*(shots[task] for task in there))
-            found.append(_with_shots(one, one.shots if one.shots in numbers else max(numbers)))
+            found.append(replace(one, shots=one.shots if one.shots in numbers else max(numbers)))
             shots = {task: some for task, some in shots.items() if task not in there}
     return found + [Benchmark(task, task, max(some)) for task, some in sorted(shots.items())]
-
-
-def _with_shots(one: Benchmark, shots: int | None) -> Benchmark:
-    return replace(one, shots=shots)

@@ -103,7 +103,7 @@ def perplexity(
     series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
     kind = resolve_kind(engine) if compute or engine == "auto" else engine
     chosen = Chosen(series, selected(series, ckpts, shard, out), Store(out, series.name))
-    width = _window(series, window, kind, rows=not corpora)
+    width = _window(series, window, rows=not corpora)
     how = Settings(
         width, width if stride is None else stride, prefix, dtype=compute_dtype(dtype, series), engine=kind
     )
@@ -140,14 +140,12 @@ def _corpora(
     return found if dataset is None else [*found, read_dataset(dataset, split=split, field=field)]
 
 
-def _window(series: Series, asked: int | None, kind: str, *, rows: bool) -> int:
+def _window(series: Series, asked: int | None, *, rows: bool) -> int:
     """Ids read at once: as asked, or all that the model can, or that rows have. Raises SelectionError."""
-    reads = window_of(series)
-    most = reads - (kind == "vllm")  # vLLM scores given ids only where one more would fit
+    most = window_of(series)
     if asked is not None:
         if asked > most:
-            more = " and vLLM needs room for one; use --engine torch" if asked <= reads else ""
-            raise SelectionError(f"window {asked}: the model reads {reads} ids{more}")
+            raise SelectionError(f"window {asked}: the model reads {most} ids")
         return asked
     if not rows:
         return most
@@ -202,7 +200,7 @@ def _swept(chosen: Chosen, task: Perplexity, vllm: VllmOptions | None, progress:
         open_engine,
         task.how.engine,
         dtype=task.how.dtype,
-        max_tokens=longest,
+        max_tokens=longest - 1,  # the last is only asked about
         like=chosen.series.checkpoints[0],
         vllm=vllm,
         share_prefixes=True,
