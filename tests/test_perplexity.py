@@ -22,8 +22,8 @@ from wheels import UnavailableError
 
 from analysis360 import statistics
 from analysis360.errors import Analysis360Error, NotStoredError, SelectionError
-from analysis360.perplexities import PerplexityResult
 from analysis360.perplexing import perplexity, stored_perplexities
+from analysis360.perplexities import PerplexityResult
 from analysis360.series import Series, open_series
 from analysis360.summaries.losses import loss_summary
 
