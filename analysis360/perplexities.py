@@ -159,11 +159,16 @@ class PerplexityResult:
         return found
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Loss over training: of chunks trained on, not yet trained on and held out; of text, of each."""
+        """Loss over training: of chunks trained on, not yet trained on and held out; of text, of each.
+
+        Canaries, which are no text and far less likely, are in `summary`.
+        """
         from analysis360.figures.losses import plot_losses
         from analysis360.figures.stages import Stage
 
-        return plot_losses(self.summary(), ax, [Stage(*stage) for stage in stages_of(self.series)])
+        table = self.summary()
+        shown = table[~table["group"].isin(GROUPS[3:])]
+        return plot_losses(shown, ax, [Stage(*stage) for stage in stages_of(self.series)])
 
     def provenance(self) -> pd.DataFrame:
         """A row per part read: versions, machine, checkpoint, tokenizer, when it was written."""

@@ -10,8 +10,6 @@ from matplotlib.axes import Axes
 
 from analysis360.figures.drawing import (
     BLUE,
-    GREEN,
-    GREY,
     SERIES,
     SHAPES,
     SKY,
@@ -30,8 +28,6 @@ STYLES = {
     "trained text": (BLUE, "o", "-"),
     "not yet trained": (SKY, "v", "--"),
     "held-out text": (VERMILLION, "s", "-"),
-    "canaries": (GREEN, "^", "-"),
-    "never planted": (GREY, "x", "--"),
 }
 FEW = 40  # points up to which each has a mark
 
