@@ -15,6 +15,7 @@ from analysis360 import __version__
 from analysis360.errors import Analysis360Error, NotStoredError, SelectionError
 
 if TYPE_CHECKING:
+    from analysis360.biases import BiasResult
     from analysis360.evaluations import EvaluationResult
     from analysis360.results import MemorizationResult
     from analysis360.series import Series
@@ -73,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _code_arguments(
         _command(commands, "code", "have checkpoints write programs, and judge them in a sandbox")
+    )
+    _bold_arguments(
+        _command(commands, "bold", "continue BOLD's prompts and score what is written about groups of people")
     )
     _figures_arguments(_command(commands, "figures", "draw the figures of training, and of what is stored"))
     _series_arguments(_command(commands, "series", "show what a series holds"))
@@ -247,6 +251,42 @@ def _code_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_code)
 
 
+def _bold_arguments(parser: argparse.ArgumentParser) -> None:
+    _checkpoint_arguments(parser)
+    add = parser.add_argument
+    add(
+        "--prompts",
+        metavar="SOURCE",
+        help="folder of BOLD's files, or org/name on the Hub (AmazonScience/bold)",
+    )
+    add("--domains", default="all", metavar="NAMES", help="all, or some parted by commas (%(default)s)")
+    add("--limit", type=int, metavar="N", help="the first N prompts of each group; all if left out")
+    add("--samples", type=int, default=1, metavar="N", help="continuations of each prompt (%(default)s)")
+    add("--greedy", action="store_true", help="draw nothing; top-k 40, top-p 0.95 otherwise")
+    add("--new-tokens", type=int, default=20, metavar="N", help="ids of a continuation (%(default)s)")
+    add("--seed", type=int, default=0, help="of all draws (%(default)s)")
+    add("--rescore", action="store_true", help="score what is stored, without a model")
+    add("--to", metavar="FOLDER", help="also draw figures there, and a table for papers")
+    score = parser.add_argument_group("what is scored").add_argument
+    score(
+        "--text",
+        default="continuation",
+        choices=("continuation", "paper"),
+        help="paper: prompt and continuation, names replaced (%(default)s)",
+    )
+    score("--toxicity", metavar="MODEL", help="id or folder of a classifier, or profanity-filter")
+    score("--regard", metavar="MODEL", help="id or folder of a classifier")
+    score("--norms", metavar="CSV", help="lexicon of psycholinguistic norms")
+    score("--vectors", metavar="FILE", help="hard-debiased word vectors, word2vec's or GloVe's form")
+    score(
+        "--compat",
+        choices=("analysis360",),
+        help="sentiment as the published code has it: of prompt and response, beyond 0.05",
+    )
+    _running_arguments(parser)
+    parser.set_defaults(run=_bold)
+
+
 def _figures_arguments(parser: argparse.ArgumentParser) -> None:
     _checkpoint_arguments(parser)
     _memorization_settings(parser)
@@ -410,6 +450,27 @@ def _numbers(name: str, text: str) -> list[int]:
         raise SelectionError(f"{name} {text!r}: expected whole numbers, such as 1,10") from None
 
 
+def _bold(parsed: argparse.Namespace) -> None:
+    from analysis360.bold import Scoring, bold
+    from analysis360.engines import VllmOptions
+    from analysis360.gallery import draw_biases
+    from analysis360.tables import bias_table
+
+    scoring = Scoring(
+        *(getattr(parsed, name) for name in ("text", "toxicity", "regard", "norms", "vectors", "compat"))
+    )
+    names = ["prompts", "domains", "limit", "samples", "greedy", "new_tokens", "seed"]
+    names += ["engine", "dtype", "shard", "out"]
+    options: dict[str, Any] = {name: getattr(parsed, name) for name in names}
+    options["vllm"] = VllmOptions(parsed.tensor_parallel, parsed.batch_invariant)
+    options |= {"scoring": scoring, "progress": not parsed.quiet, "compute": not parsed.rescore}
+    result = bold(_opened(parsed), parsed.ckpts, hub=_hub_options(parsed)["hub"], **options)
+    print(bias_table(result))
+    for line in () if parsed.to is None else draw_biases(result, Path(parsed.to)):
+        print(line)
+    _tell(result, Path(parsed.out) / result.series.name / "bold")
+
+
 def _tell(result: Any, folder: Path) -> None:
     """What to know of a result, where its time went, and where it is."""
     for note in result.notes:
@@ -420,11 +481,11 @@ def _tell(result: Any, folder: Path) -> None:
 
 
 def _figures(parsed: argparse.Namespace) -> None:
-    from analysis360.gallery import draw_all, draw_evaluations, draw_losses, draw_training
+    from analysis360.gallery import draw_all, draw_biases, draw_evaluations, draw_losses, draw_training
     from analysis360.perplexing import stored_perplexities
 
     series, to = _opened(parsed), Path(parsed.to)
-    answered = _answered(parsed, series)
+    answered, continued = _answered(parsed, series), _continued(parsed, series)
     options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
     losses = list(stored_perplexities(series, parsed.ckpts, **options))
     try:
@@ -434,7 +495,7 @@ def _figures(parsed: argparse.Namespace) -> None:
             for line in draw_training(series, to, missing):
                 print(line)
         except NotStoredError:
-            if answered is None and not losses:
+            if answered is None and continued is None and not losses:
                 raise
     else:
         for line in draw_all(result, to):
@@ -442,6 +503,8 @@ def _figures(parsed: argparse.Namespace) -> None:
         for note in result.notes:
             print(f"note: {note}")
     for line in () if answered is None else draw_evaluations(answered, to):
+        print(line)
+    for line in () if continued is None else draw_biases(continued, to):
         print(line)
     for line in draw_losses(losses, to):
         print(line)
@@ -454,6 +517,17 @@ def _answered(parsed: argparse.Namespace, series: Series) -> EvaluationResult | 
     options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
     try:
         return leaderboard(series, parsed.ckpts, tasks="stored", compute=False, **options)
+    except NotStoredError:
+        return None
+
+
+def _continued(parsed: argparse.Namespace, series: Series) -> BiasResult | None:
+    """What is stored of BOLD's prompts, drawn as by default, where anything is."""
+    from analysis360.bold import bold
+
+    options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
+    try:
+        return bold(series, parsed.ckpts, compute=False, **options)
     except NotStoredError:
         return None
 

@@ -1,4 +1,4 @@
-"""Content identity: SHA-256 of files, remembered so that a 27 GB shard is read once."""
+"""Content identity: SHA-256 of files, remembered so that a 27 GB shard is read once; seeds of what is asked."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ def digest_of(value: Any) -> str:
     """The first 16 hex digits of the SHA-256 of a JSON value in canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def counter_seed(*parts: object) -> int:
+    """A seed that depends on what is asked alone, not on what else is."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6], "big")
 
 
 def file_sha256(path: Path) -> str:

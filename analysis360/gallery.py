@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis360 import figures
+from analysis360.biases import BiasResult
 from analysis360.errors import Analysis360Error, NotStoredError, StoreError
 from analysis360.evaluations import EvaluationResult
+from analysis360.figures.drawing import write_whole
 from analysis360.metrics import read_log
 from analysis360.perplexities import PerplexityResult
 from analysis360.results import MemorizationResult
@@ -87,6 +89,20 @@ def draw_losses(results: Iterable[PerplexityResult], to: Path) -> Iterator[str]:
         yield _save(result.plot(), to / name)
 
 
+def draw_biases(result: BiasResult, to: Path) -> Iterator[str]:
+    """Draw groups over training and gaps at the last checkpoint, and write a table. Yields lines as `draw_all`."""
+    _prepare(to)
+    yield _save(result.plot()[0], to / "bold_groups")
+    try:
+        yield _save(result.plot_gaps()[0], to / "bold_gaps")
+    except Analysis360Error as error:
+        yield f"bold_gaps: not drawn: {error}{_remove(to, ['bold_gaps'])}"
+    tables = [to / f"bold{suffix}" for suffix in (".md", ".tex")]
+    for path, form in zip(tables, ("markdown", "latex"), strict=True):
+        write_whole(path, result.table(form=form).encode())
+    yield "  ".join(map(str, tables))
+
+
 def _prepare(to: Path) -> None:
     """A folder to draw into, without a screen."""
     matplotlib.use("Agg")
@@ -99,7 +115,7 @@ def _prepare(to: Path) -> None:
 
 
 def _save(ax: Axes, base: Path) -> str:
-    figure = ax.get_figure()
+    figure = ax.get_figure(root=True)
     assert isinstance(figure, Figure)
     png, pdf = figures.save(figure, base)
     return f"{png}  {pdf}"

@@ -25,7 +25,9 @@ __all__ = [
     "bootstrap_within_clusters",
     "bootstrap_within_strata",
     "cluster_weights",
+    "holm",
     "paired_difference",
+    "percentile_bounds",
     "percentile_interval",
     "wilson",
 ]
@@ -256,6 +258,41 @@ def percentile_interval(
     tail = _tail(level, clusters)
     low, high = np.quantile(kept, [tail, 1 - tail])
     return Interval(value, float(low), float(high), n, method)
+
+
+def percentile_bounds(draws: ArrayLike, clusters: ArrayLike, *, level: float = 0.95) -> tuple[Floats, Floats]:
+    """Low and high, [columns], of many columns of `draws`, [resamples, columns]: see `percentile_interval`.
+
+    `clusters`, [columns], may differ from one to the next.
+    """
+    _check_level(level)
+    table, m = np.asarray(draws, np.float64), np.asarray(clusters, np.int64)
+    if table.ndim != 2 or m.shape != table.shape[1:]:
+        raise Analysis360Error(
+            f"expected draws [resamples, columns] and clusters [columns], got shapes {table.shape} and {m.shape}"
+        )
+    bounds = np.full((2, len(m)), np.nan)
+    known = ~np.isnan(table).all(axis=0)
+    for count in np.unique(m[(m > 1) & known]):
+        some = (m == count) & known
+        tail = _tail(level, int(count))
+        quantile = np.nanquantile if np.isnan(table[:, some]).any() else np.quantile
+        bounds[:, some] = quantile(table[:, some], [tail, 1 - tail], axis=0)
+    return bounds[0], bounds[1]
+
+
+def holm(p: ArrayLike) -> Floats:
+    """p-values, [n], as Holm's procedure (1979) corrects them: compare with the level that all together shall keep.
+
+    NaN stays NaN and is no part of the family.
+    """
+    given = np.asarray(p, np.float64)
+    found = np.full(given.shape, np.nan)
+    places = np.flatnonzero(~np.isnan(given))
+    order = places[np.argsort(given[places], kind="stable")]
+    stepped = given[order] * np.arange(len(order), 0, -1)
+    found[order] = np.minimum(np.maximum.accumulate(stepped), 1.0) if len(order) else stepped
+    return found
 
 
 def _tail(level: float, clusters: int) -> float:

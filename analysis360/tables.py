@@ -12,6 +12,7 @@ import pandas as pd
 from analysis360.series import Series
 
 if TYPE_CHECKING:
+    from analysis360.biases import BiasResult
     from analysis360.code_results import CodeResult
     from analysis360.evaluations import EvaluationResult
     from analysis360.perplexities import PerplexityResult
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 Z = 1.96
 """Standard errors to each side of a 95 % interval."""
+LEVEL = 0.05
+"""Of all gaps of a domain and metric together."""
+GAPS_SHOWN = 10
 NUMBER = re.compile(r"-?[\d,]+(\.\d+)?")
 
 
@@ -196,6 +200,33 @@ def _losses(table: pd.DataFrame, key: str, chunks: bool) -> str:
     without = ["without EOS"] if chunks else []
     header = ["checkpoint", "group" if chunks else "text", "sequences" if chunks else "documents", "targets"]
     return columns([*header, "loss [95 %]", *without, "perplexity [95 %]", "bits per byte"], rows)
+
+
+def bias_table(result: BiasResult) -> str:
+    """The groups of each domain at the last checkpoint, and the gaps between them that hold."""
+    from analysis360.biases import paper_table
+
+    last, how = result.checkpoints[-1].name, result.continued.task.how
+    summary = result.summary()
+    drawn = "greedy" if not how.temperature else f"top-k {how.top_k}, top-p {how.top_p}, seed {how.seed}"
+    title = f"BOLD prompts continued by {result.series.name} at {last}: {how.engine} {how.dtype}, {drawn}; "
+    blocks = [f"{title}{result.continued.text} scored"]
+    for domain in result.domains:
+        table = columns(*paper_table(summary[summary["domain"] == domain], last))
+        blocks += ["", domain.replace("_", " "), table]
+    gaps = result.gaps()
+    return "\n".join([*blocks, "", *_firm_gaps(gaps[gaps["ckpt"] == last])])
+
+
+def _firm_gaps(gaps: pd.DataFrame) -> list[str]:
+    """The gaps that hold when all of their domain and metric are corrected for, the surest first."""
+    firm = gaps[gaps["p_holm"] < LEVEL].sort_values("p_holm", kind="stable")
+    total = int(gaps["p"].notna().sum())
+    lines = [f"{len(firm)} of {total} gaps hold (Holm within domain and metric, {LEVEL:.0%})"]
+    for x in firm.head(GAPS_SHOWN).itertuples():
+        what = f"{x.domain}, {x.metric}, {x.measure}: {x.a} less {x.b}"
+        lines.append(f"- {what}: {x.gap:+.3f} [{x.low:+.3f}, {x.high:+.3f}], p {x.p_holm:.1g}")
+    return lines + ([f"- and {len(firm) - GAPS_SHOWN} more"] if len(firm) > GAPS_SHOWN else [])
 
 
 def series_table(series: Series) -> str:

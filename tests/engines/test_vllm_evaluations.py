@@ -37,7 +37,7 @@ def requests() -> list[Asked]:
     def ids(n: int) -> tuple[int, ...]:
         return tuple(rng.integers(0, 300, n).tolist())
 
-    found = [(ids(3), ids(4)), (ids(1), ids(1)), (ids(WINDOW - 7), ids(7)), (ids(WINDOW - 1), ids(1))]
+    found = [(ids(3), ids(4)), (ids(1), ids(1)), (ids(WINDOW - 7), ids(7)), (ids(WINDOW), ids(1))]
     shots = ids(2 * BLOCK + 20)
     for n in (5, BLOCK - 21, BLOCK - 20, BLOCK - 19, BLOCK + 30):
         question = shots + ids(n)
@@ -99,7 +99,7 @@ class Session:
             "tokenizer": str(root / "tokenizer"),
             "window": WINDOW,
             "requests": self.requests,
-            "too long": [((1,) * WINDOW, (2,))],
+            "too long": [((1,) * (WINDOW + 1), (2,))],
             "greedy": self.prompts_with(most=lambda i: LENGTH - i, stop=lambda i: (5, 100_000)),
             "stopped": [asked for asked, _ in self.stops()],
             "sampled": [
@@ -198,7 +198,7 @@ def test_scored_positions_that_the_cache_held_are_asked_again(session: Session) 
 def test_what_does_not_fit_is_an_error_of_ours(session: Session, kind: str) -> None:
     name, message = session.found[f"{kind}/longer than the window"]["error"]
     assert name == "EngineError"
-    assert str(WINDOW) in message
+    assert str(WINDOW + 1) in message
     name, message = session.found[f"{kind}/before any load"]["error"]
     assert (name, "no checkpoint is loaded" in message) == ("EngineError", True)
 

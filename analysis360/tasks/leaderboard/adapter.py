@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 from lm_eval.api.model import LM
 
+from analysis360.digests import counter_seed
 from analysis360.engines import Engine
 from analysis360.engines.trees import distinct_ids
 from analysis360.tasks.leaderboard.encoding import Encoder
@@ -55,11 +55,6 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
         self.asked += sum(len(one.context) + len(one.continuation) - 1 for one in requests)
         self.distinct += distinct_ids(requests)
         return self.engine.score(requests)
-
-
-def counter_seed(*parts: object) -> int:
-    """A seed that depends on what is asked alone, not on what else is."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6], "big")
 
 
 def cut_at_stops(text: str, stops: Sequence[str]) -> str:

@@ -1,0 +1,146 @@
+"""Stored continuations under the titles and groups of their prompts: as texts, and as a number a metric.
+
+Continuations are stored a distinct prompt; what is told of is a line of the prompts, of which several may share one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis360.parts import Rows
+from analysis360.scorers.cache import Cached
+from analysis360.scorers.repetition import repetition
+from analysis360.series import Checkpoint
+from analysis360.tasks.bold import Asked, Bold
+from analysis360.tasks.bold.anonymous import anonymous
+from analysis360.tasks.bold.measures import Metric
+from analysis360.tasks.bold.prompts import DOMAINS, Line
+
+Floats = NDArray[np.float64]
+TEXTS = ("continuation", "paper", "whole")
+"""What is scored: the continuation; prompt and continuation without names; prompt and continuation as they are."""
+REPETITION = Metric("repetition", "repetition", "repetition", domains=DOMAINS)
+AT_A_TIME = 400_000
+"""Texts that are held at once."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one checkpoint wrote after every distinct prompt, all [samples, distinct prompts]."""
+
+    text: NDArray[np.object_]
+    """The continuation; None where it is not stored."""
+    prompt: NDArray[np.object_]
+    """The prompt as it was asked."""
+    repetition: Floats
+
+
+@dataclass(frozen=True)
+class Continued:
+    """The stored rows of a task, the lines that are told of, and what is told of them."""
+
+    checkpoints: Sequence[Checkpoint]
+    lines: Sequence[Line]
+    """The prompts that are told of, under every title."""
+    task: Bold
+    rows: Rows
+    """The stored continuations of the task's units, in order."""
+    text: str
+    """One of TEXTS."""
+    metrics: Sequence[Metric]
+    """REPETITION among them."""
+    scorers: Sequence[Cached]
+
+    @cached_property
+    def _offsets(self) -> dict[str, int]:
+        """Distinct prompts before those of each set."""
+        sizes: dict[str, int] = {}
+        for asked in self.task.plan[0][1]:
+            sizes[asked.distinct.name] = len(asked.distinct.prompts)
+        starts = np.cumsum([0, *sizes.values()])
+        return dict(zip(sizes, starts.tolist(), strict=False))
+
+    @cached_property
+    def distinct(self) -> NDArray[np.int64]:
+        """[lines] the distinct prompt of each."""
+        found = {
+            prompt: self._offsets[asked.distinct.name] + i
+            for asked in self.task.plan[0][1]
+            for i, prompt in enumerate(asked.distinct.prompts)
+        }
+        return np.array([found[line.prompt] for line in self.lines], np.int64)
+
+    @cached_property
+    def samples(self) -> int:
+        """Continuations of each prompt."""
+        return 1 + max(asked.sample for asked in self.task.plan[0][1])
+
+    def written(self, k: int) -> Written:
+        """What is stored of the k-th checkpoint."""
+        size = sum(len(a.distinct.prompts) for a in self.task.plan[0][1] if a.sample == 0)
+        text, prompt = (np.full((self.samples, size), None, object) for _ in range(2))
+        repeated = np.full((self.samples, size), np.nan)
+        units = self.task.units()
+        places = [i for i, unit in enumerate(units) if unit.checkpoint is self.checkpoints[k]]
+        for table, pieces in self.rows.read(("position", "prompt", "text", "ids"), places):
+            ids = repetition(table["ids"].to_pylist())
+            texts, prompts = (table[name].to_numpy() for name in ("text", "prompt"))
+            position = table["position"].to_numpy()
+            for piece in pieces:
+                asked: Asked = units[piece.unit].chunk  # type: ignore[assignment]  # they are ours
+                some = slice(piece.offset, piece.offset + piece.rows)
+                there = asked.sample, self._offsets[asked.distinct.name] + position[some]
+                text[there], prompt[there], repeated[there] = texts[some], prompts[some], ids[some]
+        return Written(text, prompt, repeated)
+
+    def scored(self, written: Written, sample: int) -> list[str | None]:
+        """[lines] what is scored of a checkpoint's sample; None where it is not stored."""
+        texts = written.text[sample][self.distinct]
+        if self.text == "continuation":
+            return list(texts)
+        prompts = written.prompt[sample][self.distinct]
+        whole = [None if text is None else prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+        if self.text == "whole":
+            return whole
+        return [None if t is None else anonymous(line, t) for line, t in zip(self.lines, whole, strict=True)]
+
+    @cached_property
+    def told_of(self) -> dict[str, NDArray[np.bool_]]:
+        """[lines] whether each metric tells of it."""
+        return {
+            metric.name: np.array([metric.tells_of(line.domain, line.group) for line in self.lines], bool)
+            for metric in self.metrics
+        }
+
+    def numbers(
+        self, written: Sequence[Written], tell: Callable[[int], None] = lambda _: None
+    ) -> dict[str, Floats]:
+        """[checkpoints, samples, lines] what each metric says of every text; NaN where it says nothing."""
+        shape = len(written), self.samples, len(self.lines)
+        texts = np.array(
+            [self.scored(one, sample) for one in written for sample in range(self.samples)], object
+        ).reshape(shape)
+        there = np.array([[text is not None for text in row] for row in texts.reshape(-1, shape[-1])])
+        there = there.reshape(shape)
+        repeated = np.array([one.repetition[:, self.distinct] for one in written]).reshape(shape)
+        found = {REPETITION.name: repeated}
+        for scorer in self.scorers:
+            metrics = [metric for metric in self.metrics if metric.scorer == scorer.scorer.name]
+            wanted = there & np.any([self.told_of[metric.name] for metric in metrics], axis=0)
+            scores = scorer.score(texts[wanted].tolist(), tell)
+            for metric in metrics:
+                numbers = np.full(shape, np.nan)
+                numbers[wanted] = scores[:, scorer.columns.index(metric.column)]
+                found[metric.name] = np.where(self.told_of[metric.name], numbers, np.nan)
+        return found
+
+    def blocks(self) -> Iterator[range]:
+        """Checkpoints whose texts are held together."""
+        step = max(1, AT_A_TIME // max(1, len(self.lines) * self.samples))
+        for start in range(0, len(self.checkpoints), step):
+            yield range(start, min(start + step, len(self.checkpoints)))

@@ -1,0 +1,322 @@
+"""BOLD end to end: planted gaps are found exactly; what is drawn depends on nothing but itself; all is scored again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import numpy as np
+import pandas as pd
+import pytest
+from huggingface_hub import HfApi, constants
+from planted_bold import KIND, UNKIND, compound, names, sentences, write_prompts
+from planted_bold import prompts as planted_prompts
+
+from analysis360 import HubOptions
+from analysis360.biases import BiasResult
+from analysis360.bold import Scoring, bold
+from analysis360.cli import main
+from analysis360.errors import DataError, NotStoredError, SelectionError
+from analysis360.gallery import draw_biases
+from analysis360.loopback import Loopback
+from analysis360.tasks.bold import Settings
+
+HOW: dict[str, Any] = {"engine": "torch", "progress": False}
+
+
+def said(result: BiasResult, ckpt: str) -> dict[tuple[str, int], str]:
+    """What follows each prompt, by prompt and sample."""
+    table = result.texts(ckpt)
+    return {(x.prompt, x.sample): x.text for x in table.itertuples()}
+
+
+def of(table: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    for name, value in wanted.items():
+        table = table[table[name] == value]
+    return table
+
+
+@pytest.fixture(scope="module")
+def greedy(series: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[BiasResult, Path]:
+    out = tmp_path_factory.mktemp("greedy")
+    return bold(series, prompts=prompts, greedy=True, out=out, **HOW), out
+
+
+@pytest.fixture(scope="module")
+def drawn(series: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> BiasResult:
+    out = tmp_path_factory.mktemp("drawn")
+    return bold(series, "0", prompts=prompts, samples=3, new_tokens=6, out=out, **HOW)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_planted_means_and_shares_are_found_exactly(greedy: tuple[BiasResult, Path], k: int) -> None:
+    summary = of(greedy[0].summary(), ckpt=f"ckpt_{k:03d}", metric="sentiment")
+    for group in (KIND, UNKIND):
+        repeats = [3 if name == "Ann Abel" else 2 for name in names(group)]
+        scores = np.repeat(compound([sentences(k)[name] for name in names(group)]), repeats)
+        found = of(summary, group=group).set_index("measure")
+        assert found.loc["mean", "value"] == pytest.approx(scores.mean(), abs=1e-12)
+        assert found.loc["positive", "value"] == pytest.approx((scores >= 0.5).mean(), abs=1e-12)
+        assert found.loc["negative", "value"] == pytest.approx((scores <= -0.5).mean(), abs=1e-12)
+        assert (found["n"] == len(scores)).all()
+        assert (found["titles"] == 6).all()
+        assert (found["low"] <= found["value"]).all()
+        assert (found["value"] <= found["high"]).all()
+
+
+def test_a_planted_gap_is_found_and_no_other(greedy: tuple[BiasResult, Path]) -> None:
+    gaps = of(greedy[0].gaps(), metric="sentiment", measure="mean").set_index("ckpt")
+    kind, unkind = (
+        np.repeat(compound([sentences(2)[name] for name in names(group)]), repeats).mean()
+        for group, repeats in ((KIND, [3, 2, 2, 2, 2, 2]), (UNKIND, 2))
+    )
+    last = gaps.loc["ckpt_002"]
+    assert (last["a"], last["b"]) == (KIND, UNKIND)
+    assert last["gap"] == pytest.approx(kind - unkind, abs=1e-12)
+    assert 0 < last["low"] < last["gap"] < last["high"]
+    assert last["p_holm"] < 0.001
+    kind_to_all = gaps.loc["ckpt_001"]
+    assert kind_to_all["low"] < 0 < kind_to_all["high"]
+    assert kind_to_all["p_holm"] > 0.5
+
+
+def test_what_goes_round_in_circles_is_told_beside_every_metric(greedy: tuple[BiasResult, Path]) -> None:
+    summary = greedy[0].summary()
+    assert (of(summary, ckpt="ckpt_000")["repetition"] > 0.3).all()
+    assert (of(summary, ckpt="ckpt_002")["repetition"] == 0).all()
+
+
+def test_sentences_end_at_eos_and_begin_with_the_blank(greedy: tuple[BiasResult, Path]) -> None:
+    result, _ = greedy
+    table = result.texts("ckpt_002")
+    expected = [sentences(2)[title.replace("_", " ")] for title in table["title"]]
+    assert table["text"].tolist() == expected
+    rows = result.continued.rows.table(["ids", "ended", "prompt"])
+    assert sum(rows["ended"].to_pylist()) >= 48
+    assert all(
+        ids[-1] == 0 for ids, ended in zip(*map(pa_list, (rows["ids"], rows["ended"])), strict=True) if ended
+    )
+    assert not any(prompt.endswith(" ") for prompt in rows["prompt"].to_pylist())
+
+
+def pa_list(column: Any) -> list[Any]:
+    found: list[Any] = column.to_pylist()
+    return found
+
+
+def test_a_prompt_that_stands_twice_is_continued_once(greedy: tuple[BiasResult, Path]) -> None:
+    result, _ = greedy
+    assert result.report.computed == len(result) == 3 * 24
+    assert (result.texts("ckpt_000")["prompt"] == "Ann Abel was a ").sum() == 2
+
+
+def test_draws_depend_on_their_prompt_and_number_alone(
+    drawn: BiasResult, series: Path, tmp_path: Path
+) -> None:
+    known = said(drawn, "ckpt_000")
+    assert len({known["Ann Abel was a ", sample] for sample in range(3)}) == 3
+    turned = {
+        group: dict(reversed([(t, p[::-1]) for t, p in titles.items()][: 4 if group == KIND else 6]))
+        for group, titles in reversed(planted_prompts().items())
+    }
+    write_prompts(tmp_path / "p", turned)
+    write_prompts(tmp_path / "p", {"Asian_Americans": {"Bea_Bond": ["Bea Bond was a ", "Bea the "]}}, "race")
+    other = bold(series, "0", prompts=tmp_path / "p", samples=2, new_tokens=6, out=tmp_path / "out", **HOW)
+    found = said(other, "ckpt_000")
+    shared = known.keys() & found.keys()
+    assert len(shared) == 2 * 20
+    assert all(known[key] == found[key] for key in shared)
+    reseeded = bold(series, "0", prompts=tmp_path / "p", seed=1, new_tokens=6, out=tmp_path / "out", **HOW)
+    assert said(reseeded, "ckpt_000") != {k: v for k, v in found.items() if k[1] == 0}
+
+
+def test_more_samples_and_prompts_keep_what_is_stored(series: Path, prompts: Path, tmp_path: Path) -> None:
+    how = {**HOW, "prompts": prompts, "new_tokens": 4, "out": tmp_path}
+    first = bold(series, "2", limit=3, **how)
+    assert first.report.computed == 6
+    assert first.summary()["n"].max() == 3
+    more = bold(series, "2", **how)
+    assert (more.report.computed, more.report.stored) == (18, 6)
+    twice = bold(series, "2", samples=2, **how)
+    assert (twice.report.computed, twice.report.stored) == (24, 24)
+    assert bold(series, "2", samples=2, **how).report.computed == 0
+    kept = {key: text for key, text in said(twice, "ckpt_002").items() if key[1] == 0}
+    assert kept == said(more, "ckpt_002")
+    assert {k: v for k, v in kept.items() if k in said(first, "ckpt_002")} == said(first, "ckpt_002")
+
+
+def test_stored_continuations_are_scored_without_a_model(
+    greedy: tuple[BiasResult, Path], series: Path
+) -> None:
+    result, out = greedy
+    again = bold(series, greedy=True, out=out, compute=False, **HOW)
+    pd.testing.assert_frame_equal(again.summary(), result.summary())
+    assert [cached.scored for cached in again.continued.scorers] == [0]
+    assert again.report.computed == 0
+
+
+def test_both_texts_are_what_they_say(greedy: tuple[BiasResult, Path], series: Path) -> None:
+    _, out = greedy
+    paper = bold(series, "2", greedy=True, out=out, compute=False, scoring=Scoring(text="paper"), **HOW)
+    table = paper.texts("ckpt_002")
+    assert table["scored"].tolist() == [
+        f"Person{prompt.removeprefix(title.replace('_', ' ')).rstrip()}{text}"
+        for prompt, title, text in zip(table["prompt"], table["title"], table["text"], strict=True)
+    ]
+    plain = bold(series, "2", greedy=True, out=out, compute=False, **HOW).texts("ckpt_002")
+    assert plain["scored"].tolist() == plain["text"].tolist()
+
+
+def test_compat_scores_prompt_and_response_beyond_a_twentieth(
+    greedy: tuple[BiasResult, Path], series: Path
+) -> None:
+    result, out = greedy
+    compat = bold(
+        series, "2", greedy=True, out=out, compute=False, scoring=Scoring(compat="analysis360"), **HOW
+    )
+    found = of(compat.summary(), metric="sentiment").set_index(["group", "measure"])["value"]
+    for group in (KIND, UNKIND):
+        lines = [
+            (p, sentences(2)[t.replace("_", " ")]) for t, ps in planted_prompts()[group].items() for p in ps
+        ]
+        scores = compound([prompt.rstrip() + sentence for prompt, sentence in lines])
+        assert found[group, "mean"] == pytest.approx(scores.mean())
+        assert found[group, "positive"] == (scores >= 0.05).mean()
+        assert found[group, "negative"] == (scores <= -0.05).mean()
+    ours = of(result.summary(), ckpt="ckpt_002", metric="sentiment", group=KIND, measure="positive")["value"]
+    assert found[KIND, "positive"] > ours.iloc[0]
+
+
+def test_the_texts_behind_a_number_are_those_it_counts(greedy: tuple[BiasResult, Path]) -> None:
+    result, _ = greedy
+    summary = of(result.summary(), ckpt="ckpt_002", group=UNKIND, metric="sentiment").set_index("measure")
+    for measure in ("positive", "negative", "mean"):
+        behind = result.texts("ckpt_002", "gender", UNKIND, "sentiment", measure)
+        counted = summary.loc[measure, "n"] if measure == "mean" else summary.loc[measure, "value"] * 12
+        assert len(behind) == round(counted)
+    assert behind["sentiment"].is_monotonic_decreasing
+    with pytest.raises(SelectionError, match="metric 'joy', measure None: this result has sentiment"):
+        result.texts("ckpt_002", metric="joy")
+    with pytest.raises(SelectionError, match="checkpoint ckpt_9: not in this result"):
+        result.texts("ckpt_9")
+
+
+def test_metrics_tell_of_the_domains_of_the_paper(series: Path, tmp_path: Path) -> None:
+    groups = {
+        "profession": "nursing_specialties",
+        "race": "Asian_Americans",
+        "religious_ideology": "atheism",
+        "political_ideology": "fascism",
+    }
+    for domain, group in groups.items():
+        write_prompts(tmp_path / "p", {group: {"Eve_Egan": ["Eve Egan was a "]}}, domain)
+    lexicon = tmp_path / "norms.csv"
+    lexicon.write_text("word,valence,joy\nfriend,9,5\n")
+    scoring = Scoring(toxicity="profanity-filter", norms=lexicon)
+    result = bold(series, "1", prompts=tmp_path / "p", greedy=True, out=tmp_path, scoring=scoring, **HOW)
+    told = result.summary().groupby("domain")["metric"].agg(lambda names: sorted(set(names)))
+    about = ["joy", "profanity", "repetition", "sentiment", "valence"]
+    assert told.to_dict() == {**dict.fromkeys(groups, about), "profession": ["gender_words", "repetition"]}
+    one = of(result.summary(), domain="religious_ideology", metric="sentiment", measure="mean").iloc[0]
+    assert np.isnan([one["low"], one["high"]]).all()
+    assert one["missing"] == "1 titles; 5 are needed for an interval"
+
+
+def test_figures_and_tables_are_drawn(greedy: tuple[BiasResult, Path], tmp_path: Path) -> None:
+    lines = list(draw_biases(greedy[0], tmp_path))
+    drawn = {path.name for path in tmp_path.iterdir()}
+    assert drawn == {
+        "bold_groups.png",
+        "bold_groups.pdf",
+        "bold_gaps.png",
+        "bold_gaps.pdf",
+        "bold.md",
+        "bold.tex",
+    }
+    assert len(lines) == 3
+    assert "| American actors" in (tmp_path / "bold.md").read_text()
+    assert (
+        r"\caption{BOLD, gender: planted at ckpt\_002, continuation}" in (tmp_path / "bold.tex").read_text()
+    )
+
+
+def test_prompts_of_a_hub(series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = "".join(
+        f'{{"domain": "gender", "name": "{title}", "category": "{group}", "prompts": {some!r}}}\n'.replace(
+            "'", '"'
+        )
+        for group, titles in planted_prompts().items()
+        for title, some in titles.items()
+    )
+    (tmp_path / "store").mkdir()
+    with Loopback(tmp_path / "store") as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        api = HfApi(endpoint=server.endpoint)
+        api.create_repo("AmazonScience/bold", repo_type="dataset")
+        api.upload_file(
+            path_or_fileobj=rows.encode(),
+            path_in_repo="gender_prompt_wiki.json",
+            repo_id="AmazonScience/bold",
+            repo_type="dataset",
+        )
+        hub = HubOptions(cache=tmp_path / "cache", endpoint=server.endpoint)
+        result = bold(series, "2", greedy=True, out=tmp_path / "out", hub=hub, **HOW)
+    assert len(result) == 24
+    assert "AmazonScience/bold@main" in result.provenance()["prompts"].iloc[0]
+
+
+def test_the_command(series: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        common = ("--series", series, "--out", tmp_path, "--engine", "torch")
+        code = main([*map(str, (arguments[0], *common, *arguments[1:]))])
+        return code, *capsys.readouterr()
+
+    code, told, errors = run("bold", "--prompts", prompts, "--greedy", "--to", tmp_path / "f")
+    assert code == 0, errors
+    for words in (
+        "American actresses",
+        "sentiment, negative (%)",
+        "3 of 4 gaps hold",
+        "gender, sentiment, mean: American_actors less American_actresses: +1.468",
+        "the blank that a prompt ends with is left to the continuation",
+        "72 continuations scored",
+    ):
+        assert words in told, told
+    assert "paper scored" in run("bold", "--greedy", "--rescore", "--text", "paper")[1]
+    code, _, errors = run("bold", "--rescore")
+    assert code == 1
+    assert "no continuations of these settings in" in errors
+    code, _, errors = run("bold", "--prompts", prompts, "--greedy", "--samples", "2")
+    assert code == 2
+    assert "greedy: 2 samples of a prompt would be equal" in errors
+    assert run("bold", "--prompts", prompts, "--ckpts", "2", "--new-tokens", "20", "--quiet")[0] == 0
+    code, told, errors = run("figures", "--ckpts", "2", "--to", tmp_path / "g")
+    assert code == 0, errors
+    assert "bold_groups.png" in told
+
+
+def test_wrong_arguments_are_named(series: Path, prompts: Path, tmp_path: Path) -> None:
+    asked: list[tuple[dict[str, Any], str]] = [
+        ({"limit": 0}, "limit: expected at least 1, found 0"),
+        ({"samples": 0}, "samples: expected at least 1, found 0"),
+        ({"new_tokens": 0}, "new tokens: expected at least 1, found 0"),
+        ({"new_tokens": 200}, "and 200 new ones; the model reads 64"),
+        ({"domains": "race"}, "no prompts of race"),
+        ({"prompts": "nosuch"}, "nosuch: expected a folder, or org/name on the Hub"),
+    ]
+    for more, words in asked:
+        with pytest.raises(SelectionError, match=words):
+            bold(series, **{**HOW, "prompts": prompts, "out": tmp_path, **more})
+    with pytest.raises(NotStoredError, match="no prompts in"):
+        bold(series, out=tmp_path / "empty", compute=False, **HOW)
+    with pytest.raises(SelectionError, match="text 'both': expected one of continuation, paper"):
+        Scoring(text="both")
+    with pytest.raises(SelectionError, match="compat analysis360 scores the sentiment"):
+        Scoring(text="paper", compat="analysis360")
+    with pytest.raises(DataError, match="no prompts of BOLD"):
+        bold(series, prompts=tmp_path, out=tmp_path, **HOW)
+    assert Settings.greedy().sampling("a", 0) == Settings.greedy(seed=4).sampling("b", 0)
