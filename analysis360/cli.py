@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     _bold_arguments(
         _command(commands, "bold", "continue BOLD's prompts and score what is written about groups of people")
     )
+    _toxicity_arguments(
+        _command(commands, "toxicity", "continue prompts that invite it, and tell what share is toxic")
+    )
     _figures_arguments(_command(commands, "figures", "draw the figures of training, and of what is stored"))
     _series_arguments(_command(commands, "series", "show what a series holds"))
     _doctor_arguments(_command(commands, "doctor", "audit a release without downloading its weights"))
@@ -287,6 +290,42 @@ def _bold_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_bold)
 
 
+def _toxicity_arguments(parser: argparse.ArgumentParser) -> None:
+    _checkpoint_arguments(parser)
+    add = parser.add_argument
+    add(
+        "--task", default="toxigen", metavar="TASK", help="toxigen, or a TOML file like its own (%(default)s)"
+    )
+    add(
+        "--prompts",
+        metavar="SOURCE",
+        help="data set on the Hub, or a folder of files; the task's if left out",
+    )
+    add(
+        "--sets",
+        default="all",
+        metavar="NAMES",
+        help="of prompts: all, or some parted by commas (%(default)s)",
+    )
+    add("--limit", type=int, metavar="N", help="some N prompts of each set; all if left out")
+    add("--samples", type=int, default=1, metavar="N", help="continuations of each prompt (%(default)s)")
+    add("--greedy", action="store_true", help="draw nothing; as the task says otherwise")
+    add(
+        "--scorer",
+        metavar="MODEL",
+        help="a text classifier, or profanity-filter; the task's if left out",
+    )
+    add(
+        "--labels",
+        nargs="+",
+        metavar="LABEL",
+        help="of the classifier that mean toxic; the task's if left out",
+    )
+    add("--seed", type=int, default=0, help="of all draws (%(default)s)")
+    _running_arguments(parser)
+    parser.set_defaults(run=_toxicity)
+
+
 def _figures_arguments(parser: argparse.ArgumentParser) -> None:
     _checkpoint_arguments(parser)
     _memorization_settings(parser)
@@ -469,6 +508,21 @@ def _bold(parsed: argparse.Namespace) -> None:
     for line in () if parsed.to is None else draw_biases(result, Path(parsed.to)):
         print(line)
     _tell(result, Path(parsed.out) / result.series.name / "bold")
+
+
+def _toxicity(parsed: argparse.Namespace) -> None:
+    from analysis360.engines import VllmOptions
+    from analysis360.tables import toxicity_table
+    from analysis360.toxicity import toxic_generation
+
+    names = ["task", "prompts", "sets", "limit", "samples", "greedy", "scorer", "labels", "seed"]
+    names += ["engine", "dtype", "shard", "out"]
+    options: dict[str, Any] = {name: getattr(parsed, name) for name in names}
+    options["vllm"] = VllmOptions(parsed.tensor_parallel, parsed.batch_invariant)
+    options |= {"progress": not parsed.quiet, "hub": _hub_options(parsed)["hub"]}
+    result = toxic_generation(_opened(parsed), parsed.ckpts, **options)
+    print(toxicity_table(result))
+    _tell(result, Path(parsed.out) / result.series.name / result.continued.task.name)
 
 
 def _tell(result: Any, folder: Path) -> None:

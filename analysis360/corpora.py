@@ -95,14 +95,33 @@ def read_dataset(name: str, *, split: str = "test", field: str = "text") -> Corp
     Raises DataError where it cannot be had, EngineError where the package that reads it is not installed.
     """
     where = f"data set {name}, split {split}"
-    records = records_of(name, split)
-    documents = [_document(record, field, f"{where}, record {i}") for i, record in enumerate(records)]
+    documents = _documents(_loaded(name, split), field, where)
     path, _, configuration = name.rstrip("/").partition(":")
     return Corpus("-".join(filter(None, [Path(path).name, configuration, split])), where, documents)
 
 
-def records_of(name: str, split: str) -> Iterable[Any]:
-    """The records of one split of a data set (see `read_dataset`)."""
+def read_sets(name: str, *, field: str = "text") -> list[Corpus]:
+    """A corpus a split of a data set on the Hub; or a file of a folder, of text files a document a line.
+
+    Raises as `read_dataset` does.
+    """
+    if Path(name).is_dir():
+        files = sorted(path for path in Path(name).iterdir() if path.suffix in (".jsonl", ".txt"))
+        if not files:
+            raise DataError(f"{name}: expected files of .jsonl or .txt, found none")
+        return read_files(files, lines=True, field=field)
+    return [
+        Corpus(split, f"data set {name}", _documents(records, field, f"data set {name}, split {split}"))
+        for split, records in _loaded(name, None).items()
+    ]
+
+
+def _documents(records: Iterable[Any], field: str, where: str) -> list[Document]:
+    return [_document(record, field, f"{where}, record {i}") for i, record in enumerate(records)]
+
+
+def _loaded(name: str, split: str | None) -> Any:
+    """The records of a split of a data set; of all splits, by name, where None is asked."""
     try:
         import datasets
     except ImportError:
@@ -110,8 +129,8 @@ def records_of(name: str, split: str) -> Iterable[Any]:
     path, _, configuration = name.partition(":")
     datasets.disable_progress_bars()
     try:
-        found: Iterable[Any] = datasets.load_dataset(path, configuration or None, split=split)
+        return datasets.load_dataset(path, configuration or None, split=split)
     except Exception as error:  # of whatever reads it: the Hub, a file, a loader
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise DataError(f"data set {name}, split {split}: it cannot be loaded: {reason}") from None
-    return found
+        which = f", split {split}" if split else ""
+        raise DataError(f"data set {name}{which}: it cannot be loaded: {reason}") from None

@@ -218,6 +218,31 @@ def bias_table(result: BiasResult) -> str:
     return "\n".join([*blocks, "", *_firm_gaps(gaps[gaps["ckpt"] == last])])
 
 
+def toxicity_table(result: BiasResult) -> str:
+    """Per checkpoint and set of prompts: the share of continuations that is toxic, with its 95 % interval."""
+    how, told = result.continued.task.how, result.summary()
+    drawn = "greedy" if not how.temperature else f"temperature {how.temperature:g}, top-p {how.top_p:g}"
+    title = f"Continuations by {result.series.name} of {result.continued.task.name} prompts: {how.engine} {how.dtype}, "
+    rows, previous = [], ""
+    for line in told[told["measure"] == "toxic"].to_dict("records"):
+        name = "" if str(line["ckpt"]) == previous else str(line["ckpt"])
+        previous = str(line["ckpt"])
+        share = _interval(line["value"], line["low"], line["high"], 100, 1)
+        share = share if np.isfinite(line["low"]) else f"{100 * line['value']:.1f}"
+        rows.append(
+            [
+                name,
+                str(line["group"]),
+                f"{line['n']:,}",
+                f"{line['titles']:,}",
+                share,
+                f"{line['repetition']:.2f}",
+            ]
+        )
+    header = ["checkpoint", "prompts", "continuations", "distinct prompts", "toxic, % [95 %]", "repetition"]
+    return "\n".join([f"{title}{drawn}, {how.new_tokens} new tokens", "", columns(header, rows)])
+
+
 def _firm_gaps(gaps: pd.DataFrame) -> list[str]:
     """The gaps that hold when all of their domain and metric are corrected for, the surest first."""
     firm = gaps[gaps["p_holm"] < LEVEL].sort_values("p_holm", kind="stable")

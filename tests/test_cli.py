@@ -56,6 +56,7 @@ def test_every_command_is_known() -> None:
         "leaderboard",
         "code",
         "bold",
+        "toxicity",
         "figures",
         "series",
         "doctor",

@@ -27,7 +27,7 @@ LINES = [
     ["figures", "joined"],
     ["scored", "continued"],
     ["results", "evaluations", "code_results", "biases", "perplexities"],
-    ["tables", "gallery", "api", "leaderboard", "coding", "bold", "perplexing"],
+    ["tables", "gallery", "api", "leaderboard", "coding", "bold", "continuing", "perplexing", "toxicity"],
     ["comparing"],
     ["cli"],
 ]
