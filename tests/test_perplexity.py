@@ -312,6 +312,33 @@ def test_rows_are_resampled_within_their_strata(n: int) -> None:
     assert found.high == pytest.approx(high, abs=0.12 * width)
 
 
+def test_many_documents_have_the_bounds_that_drawing_them_has() -> None:
+    rng = np.random.default_rng(0)
+    n = 2400
+    targets = rng.integers(20, 400, n)
+    frame = pd.DataFrame(
+        {
+            "ckpt": "one",
+            "tokens": 1.0,
+            "chunk": "web",
+            "group": "web",
+            "document": np.arange(n),
+            "targets": targets,
+            "logprob": -targets * rng.gamma(9, 0.4, n),
+            "eos_targets": 0,
+            "eos_logprob": 0.0,
+            "bytes": targets * 4,
+        }
+    )
+    (line,) = loss_summary(frame, ["group"], "document").to_dict("records")
+    drawn = statistics.bootstrap_over_clusters(-frame["logprob"], targets)
+    width = drawn.high - drawn.low
+    assert line["interval"] == "bootstrap over documents"
+    assert line["loss"] == pytest.approx(drawn.value)
+    assert line["loss_low"] == pytest.approx(drawn.low, abs=0.05 * width)
+    assert line["loss_high"] == pytest.approx(drawn.high, abs=0.05 * width)
+
+
 def test_intervals_without_spread_or_rows_say_so() -> None:
     one = statistics.bootstrap_within_strata([3.0], [2], ["a"])
     assert (one.value, one.method) == (1.5, "none")

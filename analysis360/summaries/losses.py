@@ -19,6 +19,8 @@ COLUMNS = (
     *("perplexity", "perplexity_low", "perplexity_high"),
     *("loss_without_eos", "bits_per_byte", "interval"),
 )
+MOST = 2000
+"""Documents that are drawn; of more the bounds are those of a normal, to which resamples come as near."""
 ROWS = "rows"
 """What is resampled where everything else is all there is."""
 
@@ -72,10 +74,12 @@ def _interval(part: pd.DataFrame, sums: Any, counts: Any, sampled: str) -> Inter
     if sampled != ROWS:
         _, cluster = np.unique(_labels(part, sampled), return_inverse=True)
         if cluster.max() > 0:
-            of_cluster = (np.bincount(cluster, weights=x) for x in (sums, counts))
-            found = statistics.bootstrap_over_clusters(*of_cluster, resamples=RESAMPLES)
-            method = found.method.replace("chunks", f"{sampled}s")
-            return Interval(found.value, found.low, found.high, found.n, method)
+            top, bottom = (np.bincount(cluster, weights=x) for x in (sums, counts))
+            if cluster.max() < MOST:
+                found = statistics.bootstrap_over_clusters(top, bottom, resamples=RESAMPLES)
+            else:
+                found = statistics.bootstrap_within_strata(top, bottom, np.zeros(len(top)))
+            return Interval(found.value, found.low, found.high, found.n, f"bootstrap over {sampled}s")
     return statistics.bootstrap_within_strata(sums, counts, _labels(part, "chunk"), resamples=RESAMPLES)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis360.engines import Request
+from analysis360.engines import STOPPED, Request
 
 Ids = NDArray[np.int32]
 
@@ -49,12 +49,12 @@ def requests(window: Window, eos: int | None) -> list[Asked]:
     """The targets of a window in their order, parted where EOS is one of them: together they are read once."""
     ids: tuple[int, ...] = tuple(window.ids.tolist())
     found, start = [], window.first
-    for place in range(window.first, len(ids)):
-        if ids[place] == eos:
-            if start < place:
-                found.append(Asked(Request(ids[:start], ids[start:place]), False))
-            found.append(Asked(Request(ids[:place], ids[place : place + 1]), True))
-            start = place + 1
+    ends = np.flatnonzero(window.ids[start:] == (STOPPED if eos is None else eos)) + start
+    for place in ends.tolist():
+        if start < place:
+            found.append(Asked(Request(ids[:start], ids[start:place]), False))
+        found.append(Asked(Request(ids[:place], ids[place : place + 1]), True))
+        start = place + 1
     if start < len(ids):
         found.append(Asked(Request(ids[:start], ids[start:]), False))
     return found
