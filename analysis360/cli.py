@@ -16,7 +16,6 @@ from analysis360.errors import Analysis360Error, NotStoredError, SelectionError
 
 if TYPE_CHECKING:
     from analysis360.biases import BiasResult
-    from analysis360.evaluations import EvaluationResult
     from analysis360.results import MemorizationResult
     from analysis360.series import Series
 
@@ -536,11 +535,13 @@ def _tell(result: Any, folder: Path) -> None:
 
 def _figures(parsed: argparse.Namespace) -> None:
     from analysis360.gallery import draw_all, draw_biases, draw_evaluations, draw_losses, draw_training
+    from analysis360.leaderboard import stored_benchmarks_of
     from analysis360.perplexing import stored_perplexities
 
     series, to = _opened(parsed), Path(parsed.to)
-    answered, continued = _answered(parsed, series), _continued(parsed, series)
     options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
+    answered = stored_benchmarks_of(series, parsed.ckpts, **options)
+    continued = _continued(parsed, series)
     losses = list(stored_perplexities(series, parsed.ckpts, **options))
     try:
         result = _result(parsed, series, compute=False)
@@ -549,30 +550,19 @@ def _figures(parsed: argparse.Namespace) -> None:
             for line in draw_training(series, to, missing):
                 print(line)
         except NotStoredError:
-            if answered is None and continued is None and not losses:
+            if not len(answered) and continued is None and not losses:
                 raise
     else:
         for line in draw_all(result, to):
             print(line)
         for note in result.notes:
             print(f"note: {note}")
-    for line in () if answered is None else draw_evaluations(answered, to):
+    for line in draw_evaluations(series, answered, to) if len(answered) else ():
         print(line)
     for line in () if continued is None else draw_biases(continued, to):
         print(line)
     for line in draw_losses(losses, to):
         print(line)
-
-
-def _answered(parsed: argparse.Namespace, series: Series) -> EvaluationResult | None:
-    """What is stored of the leaderboard, where anything is."""
-    from analysis360.leaderboard import leaderboard
-
-    options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
-    try:
-        return leaderboard(series, parsed.ckpts, tasks="stored", compute=False, **options)
-    except NotStoredError:
-        return None
 
 
 def _continued(parsed: argparse.Namespace, series: Series) -> BiasResult | None:

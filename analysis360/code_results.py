@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from analysis360.errors import SelectionError
 from analysis360.metrics import stages_of
-from analysis360.parts import Rows
+from analysis360.parts import Rows, StoredData, StoredUnit
 from analysis360.series import Checkpoint, Series
+from analysis360.store import Store
 from analysis360.sweep import Report
 from analysis360.tasks import Unit
 from analysis360.tasks.code.passing import Passing, passing
@@ -126,6 +127,50 @@ class CodeResult:
     def provenance(self) -> pd.DataFrame:
         """A row per part read: versions, machine, checkpoint, when it was written."""
         return pd.DataFrame(list(self.rows.provenance))
+
+
+@dataclass(frozen=True)
+class StoredPrograms:
+    """Settings under which programs are stored, as the store asks for a task."""
+
+    plain: dict[str, Any]
+    name = Code.name
+    schema_version = Code.schema_version
+
+    def settings(self) -> dict[str, Any]:
+        """As they are stored."""
+        return self.plain
+
+
+def stored_summary(
+    series: Series, checkpoints: Sequence[Checkpoint], store: Store, engine: str, dtype: str
+) -> pd.DataFrame:
+    """pass@1 of what is stored, as `CodeResult.summary` has it, without the problems at hand; empty for nothing.
+
+    Of several settings the one with the most programs a problem counts, of several prompts the last stored.
+    """
+    known = [one for one in store.settings(Code.name) if (one["engine"], one["dtype"]) == (engine, dtype)]
+    rows: list[tuple[Any, ...]] = []
+    if known:
+        how = max(known, key=lambda one: one["samples"])
+        stored = store.stored(StoredPrograms(how))
+        for checkpoint in checkpoints:
+            mine = [unit for unit in stored if unit.key.ckpt_digest == checkpoint.digest]
+            for name in SHOWN:
+                keys = [unit.key for unit in mine if unit.name.partition("/")[0] == name]
+                parts = [unit for unit in mine if keys and unit.key == keys[-1]]
+                if parts:
+                    found = _numbers(passing(_passed(checkpoint, parts).tolist(), how["samples"], 1))
+                    tokens = float(series.exposure.tokens(checkpoint.index))
+                    rows.append((series.name, checkpoint.name, tokens, SHOWN[name], "pass@1", *found))
+    return pd.DataFrame(rows, columns=list(SUMMARY))
+
+
+def _passed(checkpoint: Checkpoint, parts: Sequence[StoredUnit]) -> NDArray[np.int64]:
+    """[problems] programs that pass, of one checkpoint and benchmark."""
+    data = StoredData(parts[0].name, parts[0].key.chunk_digest)
+    rows = Rows([Unit(checkpoint, data, 0, max(part.stop for part in parts))], lambda: parts)
+    return counts(rows.table(["passed"])["passed"].to_pylist())
 
 
 def read_correct(task: Code, rows: Rows) -> list[NDArray[np.int64]]:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from analysis360.code_results import stored_summary
 from analysis360.comparison import Comparison, compare
 from analysis360.errors import SelectionError
 from analysis360.evaluations import EvaluationResult
 from analysis360.leaderboard import leaderboard
 from analysis360.series import open_series
+from analysis360.store import Store
 
 SCORES = ("model", "benchmark", "value", "stderr", "n", "source", "protocol", "reason")
 
@@ -36,8 +38,9 @@ def compare_models(
     scores = []
     for model in models:
         name, ckpts = split(model)
-        result = leaderboard(open_series(name, hub=hub), ckpts, **options)
-        scores.append(scores_of(result))
+        series = open_series(name, hub=hub)
+        result = leaderboard(series, ckpts, **options)
+        scores += [scores_of(result), programs_of(result, Path(options.get("out", "results")))]
     return compare(pd.concat(scores, ignore_index=True), layout, paper=paper)
 
 
@@ -51,17 +54,49 @@ def split(model: str) -> tuple[str, str]:
     return name, ckpts
 
 
+def programs_of(result: EvaluationResult, out: Path) -> pd.DataFrame:
+    """The same of the programs that are stored; they are written by `analysis360 code`."""
+    how, store = result.task.how, Store(out, result.series.name)
+    source = _source(result)
+    summary = stored_summary(result.series, result.checkpoints, store, how.engine, how.dtype)
+    return pd.DataFrame(
+        [
+            (_model(line), line.benchmark, line.value, line.stderr, line.n, source, "pass@1", "")
+            for line in summary.itertuples()
+        ],
+        columns=list(SCORES),
+    )
+
+
+def _model(line: Any) -> str:
+    series, ckpt = str(line.series), str(line.ckpt)
+    return ckpt if ckpt == series else f"{series} {ckpt}"
+
+
+def _source(result: EvaluationResult) -> str:
+    versions = sorted({str(part.get("lm-eval")) for part in result.rows.provenance})
+    how = result.task.how
+    return f"measured here: {how.engine} {how.dtype}, lm-eval {', '.join(versions)}"
+
+
 def scores_of(result: EvaluationResult) -> pd.DataFrame:
     """A row a (model, benchmark) of a result, as `comparison.compare` takes them."""
-    how = result.task.how
-    versions = sorted({str(part.get("lm-eval")) for part in result.rows.provenance})
-    source = f"measured here: {how.engine} {how.dtype}, lm-eval {', '.join(versions)}"
+    source = _source(result)
     shots = {one.name: one.shots for one in result.benchmarks}
     rows = []
     for line in result.summary().itertuples():
-        series, ckpt = str(line.series), str(line.ckpt)
-        model = ckpt if ckpt == series else f"{series} {ckpt}"
         asked = shots.get(str(line.benchmark))
         protocol = f"{asked}-shot {line.metric}" if asked is not None else str(line.metric)
-        rows.append((model, line.benchmark, line.value, line.stderr, line.n, source, protocol, line.missing))
+        rows.append(
+            (
+                _model(line),
+                line.benchmark,
+                line.value,
+                line.stderr,
+                line.n,
+                source,
+                protocol,
+                line.missing,
+            )
+        )
     return pd.DataFrame(rows, columns=list(SCORES))

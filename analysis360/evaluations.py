@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from analysis360.errors import SelectionError, StoreError
 from analysis360.metrics import stages_of
-from analysis360.parts import Rows, StoredUnit
+from analysis360.parts import Rows, StoredData, StoredUnit
 from analysis360.series import Checkpoint, Series
 from analysis360.sweep import Report
 from analysis360.tasks import Unit
@@ -30,13 +30,6 @@ COLUMNS = ("metric", "value", "items", "aggregation", "logprob")
 ANSWERS = ("position", *COLUMNS, "greedy", "text")
 FRAME = ("ckpt", "tokens", "task", "shots", "metric", "value", "stderr", "n", "chance")
 SUMMARY = ("series", "ckpt", "tokens", "benchmark", "metric", "value", "stderr", "n", "chance", "missing")
-
-
-class StoredSet(NamedTuple):
-    """A question set as the store knows it."""
-
-    name: str
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -234,7 +227,7 @@ def planned_units(task: Leaderboard, asked: Sequence[Benchmark]) -> list[Unit]:
     for checkpoint, sets in task.plan:
         for one in asked:
             for questions in (x for x in sets if x.name.rpartition("@")[0] in one.members):
-                stored = StoredSet(questions.name, questions.digest)
+                stored = StoredData(questions.name, questions.digest)
                 unit = Unit(checkpoint, stored, 0, task.asked(questions))
                 found.setdefault((checkpoint.name, questions.name), unit)
     return list(found.values())
@@ -264,7 +257,7 @@ def stored_units(
                 if task in one.members and (one.shots is None or one.shots == int(shots)):
                     digest = latest[checkpoint.digest, name]
                     stop = ends[checkpoint.digest, name, digest]
-                    whole = Unit(checkpoint, StoredSet(name, digest), 0, min(stop, limit or stop))
+                    whole = Unit(checkpoint, StoredData(name, digest), 0, min(stop, limit or stop))
                     found.setdefault((checkpoint.name, name), whole)
     older = len(ends) - len(latest)
     notes = (

@@ -7,15 +7,17 @@ from functools import cache
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis360 import figures
 from analysis360.biases import BiasResult
 from analysis360.errors import Analysis360Error, NotStoredError, StoreError
-from analysis360.evaluations import EvaluationResult
 from analysis360.figures.drawing import write_whole
-from analysis360.metrics import read_log
+from analysis360.figures.evaluations import plot_benchmarks
+from analysis360.figures.stages import Stage
+from analysis360.metrics import read_log, stages_of
 from analysis360.perplexities import PerplexityResult
 from analysis360.results import MemorizationResult
 from analysis360.series import Series
@@ -70,10 +72,11 @@ def draw_training(series: Series, to: Path, missing: NotStoredError) -> Iterator
     yield f"not drawn: what is memorized: {missing}{_remove(to, MEMORIZED)}"
 
 
-def draw_evaluations(result: EvaluationResult, to: Path) -> Iterator[str]:
+def draw_evaluations(series: Series, summary: pd.DataFrame, to: Path) -> Iterator[str]:
     """Draw benchmarks over training, Figures 4 and 6. Yields a line as `draw_all` does."""
     _prepare(to)
-    yield _save(result.plot()[0], to / "figure4_benchmarks")
+    stages = [Stage(*stage) for stage in stages_of(series)]
+    yield _save(plot_benchmarks(summary, stages=stages)[0], to / "figure4_benchmarks")
 
 
 def draw_losses(results: Iterable[PerplexityResult], to: Path) -> Iterator[str]:

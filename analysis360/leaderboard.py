@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from analysis360.code_results import stored_summary
 from analysis360.digests import digest_of
 from analysis360.engines import VllmOptions, check_options, check_parts, open_engine, resolve_kind
 from analysis360.errors import NotStoredError, SelectionError
@@ -123,6 +127,21 @@ def _run(
     for checkpoint in chosen:
         _export(series, checkpoint, task, store, loaded)
     return asked, task, report
+
+
+def stored_benchmarks_of(
+    series: Series, ckpts: Selector, *, engine: str, dtype: str | None, out: str | Path
+) -> pd.DataFrame:
+    """A row per (checkpoint, benchmark) of all that is stored, programs included (see `EvaluationResult.summary`)."""
+    chosen, _ = readable(series.select(ckpts), progress=False)
+    kind = resolve_kind(engine) if engine == "auto" else engine
+    found = [stored_summary(series, chosen, Store(out, series.name), kind, compute_dtype(dtype, series))]
+    with contextlib.suppress(NotStoredError):
+        answers = leaderboard(
+            series, ckpts, tasks=STORED, engine=engine, dtype=dtype, out=out, compute=False, progress=False
+        )
+        found.insert(0, answers.summary())
+    return pd.concat([one for one in found if len(one)] or found[:1], ignore_index=True)
 
 
 def _planned(

@@ -45,6 +45,13 @@ class StoredUnit:
     """Of the chunk, or the question set."""
 
 
+class StoredData(NamedTuple):
+    """A piece of data as the store knows it (see `tasks.Data`)."""
+
+    name: str
+    digest: str
+
+
 class Piece(NamedTuple):
     """Consecutive rows that belong to one asked unit."""
 

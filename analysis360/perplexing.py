@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from analysis360.corpora import Corpus, read_dataset, read_files
 from analysis360.engines import VllmOptions, check_options, check_parts, open_engine, resolve_kind
 from analysis360.errors import CheckpointError, NotStoredError, SelectionError
-from analysis360.evaluations import StoredSet
 from analysis360.joined import Joined
 from analysis360.panel import Panel
 from analysis360.parts import Rows, StoredUnit
@@ -41,6 +40,13 @@ if TYPE_CHECKING:
 
 SEQUENCES = 100
 """Rows of each chunk, where nothing else is asked."""
+
+
+class StoredData(NamedTuple):
+    """A chunk or a text as the store knows it."""
+
+    name: str
+    digest: str
 
 
 class Planned(NamedTuple):
@@ -279,7 +285,7 @@ def _stored(chosen: Chosen, task: Perplexity) -> PerplexityResult | None:
         known = {chunk.name: chunk.digest for chunk in asked.pieces}
         latest = {key: digest for key, digest in latest.items() if known.get(key[1]) == digest}
     units = [
-        Unit(one, StoredSet(name, digest), 0, ends[ckpt, name, digest])
+        Unit(one, StoredData(name, digest), 0, ends[ckpt, name, digest])
         for one in chosen.checkpoints
         for (ckpt, name), digest in latest.items()
         if ckpt == one.digest

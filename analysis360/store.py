@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,21 @@ from analysis360.series import Chunk
 from analysis360.tasks import Key, Task, Unit
 
 FLUSH_SECONDS = 20.0
+
+
+class Stored(Protocol):
+    """What the store has to know of a task to find its results."""
+
+    @property
+    def name(self) -> str:
+        """Of the task."""
+
+    @property
+    def schema_version(self) -> str:
+        """Of its rows."""
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that changes a number (see `Task.settings`)."""
 
 
 class Store:
@@ -96,7 +111,7 @@ class Store:
             )
         return panel
 
-    def stored(self, task: Task) -> list[StoredUnit]:
+    def stored(self, task: Stored) -> list[StoredUnit]:
         """Every unit in the store under the task's settings, oldest part first, whatever its names."""
         parts = sorted(self.folder(task.name, task.settings()).glob("ckpt=*/part-*.parquet"))
         return [unit for part in parts for unit in self._units_of(part, task.schema_version)]
