@@ -172,3 +172,18 @@ def test_dynahate_is_read_in_each_of_its_copies(label: Any, toxic: int) -> None:
     from datasets import Dataset
 
     assert filters.dynahate(Dataset.from_list([{"text": "a", "label": label}]))["toxic"] == [toxic]
+
+
+def test_figures_that_are_no_means_start_no_process(result: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-eval would fork: beside the threads of an engine a child may wait for ever."""
+    import multiprocessing
+
+    from analysis360.evaluations import gather
+
+    def forked(*_: object) -> None:
+        raise AssertionError("a process was forked")
+
+    monkeypatch.setattr(multiprocessing, "Pool", forked)
+    places = [i for i, unit in enumerate(result.units) if unit.chunk.name == "dynahate_detection@4"]
+    answers = [gather(result.units, result.rows)[i] for i in places]
+    assert all(0 <= one.figures()["f1,none"].stderr < 0.5 for one in answers)
