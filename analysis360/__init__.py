@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from analysis360.code_results import CodeResult
     from analysis360.coding import code_evaluation
     from analysis360.comparing import compare_models
-    from analysis360.continuing import Scoring, bold
+    from analysis360.describing import Scoring, bold
     from analysis360.engines import VllmOptions
     from analysis360.evaluating import leaderboard
     from analysis360.evaluations import EvaluationResult
     from analysis360.hub.options import HubOptions
+    from analysis360.perplexing import perplexity
+    from analysis360.perplexities import PerplexityResult
     from analysis360.results import MemorizationResult
     from analysis360.series import Checkpoint, Chunk, Exposure, Series, open_series
 
@@ -47,14 +49,16 @@ _LAZY = {
     "HubOptions": "analysis360.hub.options",
     "VllmOptions": "analysis360.engines",
     "MemorizationResult": "analysis360.results",
-    "Scoring": "analysis360.continuing",
+    "Scoring": "analysis360.describing",
     "Series": "analysis360.series",
-    "bold": "analysis360.continuing",
+    "bold": "analysis360.describing",
     "code_evaluation": "analysis360.coding",
     "compare_models": "analysis360.comparing",
     "leaderboard": "analysis360.evaluating",
+    "PerplexityResult": "analysis360.perplexities",
     "memorization": "analysis360.api",
     "open_series": "analysis360.series",
+    "perplexity": "analysis360.perplexing",
 }
 
 __all__ = [
@@ -71,6 +75,7 @@ __all__ = [
     "HubError",
     "HubOptions",
     "MemorizationResult",
+    "PerplexityResult",
     "SandboxError",
     "Scoring",
     "SelectionError",
@@ -85,6 +90,7 @@ __all__ = [
     "leaderboard",
     "memorization",
     "open_series",
+    "perplexity",
 ]
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
-import numpy as np
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from analysis360.engines import Engine, VllmOptions, check_options, check_parts, open_engine, resolve_kind
 from analysis360.errors import NotStoredError, SelectionError
-from analysis360.panel import Panel, draw_panel
+from analysis360.panel import Panel
 from analysis360.parts import Rows
 from analysis360.results import MemorizationResult, mixed_provenance, other_modes
-from analysis360.selection import compute_dtype, readable, selected
+from analysis360.selection import compute_dtype, panel_of, pieces_of, planned, readable, selected, shown
 from analysis360.series import Checkpoint, Chunk, Series, open_series
 from analysis360.series.selectors import Selector
 from analysis360.store import Store
@@ -26,7 +23,6 @@ from analysis360.tasks.memorization import Memorization, Settings
 if TYPE_CHECKING:
     from analysis360.hub.options import HubOptions
 
-Item = TypeVar("Item")
 NEAREST = 3
 """Stored settings that are named where those asked are not there."""
 
@@ -86,11 +82,11 @@ def memorization(
         for first in chosen[:1]:
             check_parts(first, vllm)
         store.prepare()
-    plan = _plan(series, chosen, chunks)
-    pieces = _pieces(series, plan)
+    plan = planned(series, chosen, chunks)
+    pieces = pieces_of(series, plan)
     panels = {
-        chunk.name: _panel(series, store, chunk, sequences, how, keep=compute)
-        for chunk in _shown(pieces, "panels", progress)
+        chunk.name: panel_of(series, store, chunk, sequences, how.width, how.seed, keep=compute)
+        for chunk in shown(pieces, "panels", progress)
     }
     task = replace(blank, plan=plan, panels=panels)
     report = Report()
@@ -158,45 +154,6 @@ def _check_window(series: Series, how: Settings) -> None:
         asked = f"{how.prompt_tokens} + {how.continuation_tokens}"
         more = ", and vLLM needs room for one more; use --engine torch" if how.width <= window else ""
         raise SelectionError(f"prompt and continuation of {asked} tokens; the model reads {window}{more}")
-
-
-def _shown(items: Sequence[Item], what: str, progress: bool) -> Iterable[Item]:
-    """The items one by one, under a progress bar."""
-    return tqdm(items, desc=what, unit="", disable=None if progress else True, leave=False, delay=2)
-
-
-def _plan(
-    series: Series, checkpoints: Sequence[Checkpoint], chunks: Selector
-) -> list[tuple[Checkpoint, list[Chunk]]]:
-    """The chunks to score under each checkpoint; `seen` leaves out what is unseen or unknown."""
-    if not series.chunks:
-        raise SelectionError(
-            f"series {series.name} names no data: write a manifest with a [data] section (see the README)"
-        )
-    selected = series.select_chunks(chunks)
-    plan = []
-    for checkpoint in checkpoints:
-        trained = selected
-        if isinstance(chunks, str) and chunks == "seen":
-            times = np.nan_to_num(series.exposure.times(checkpoint.index))
-            trained = [chunk for chunk in selected if times[chunk.index] > 0]
-        plan.append((checkpoint, [*trained, *series.controls]))
-    return plan
-
-
-def _pieces(series: Series, plan: Sequence[tuple[Checkpoint, Sequence[Chunk]]]) -> list[Chunk]:
-    """Every chunk of a plan, once, in series order."""
-    used = {chunk.name for _, chunks in plan for chunk in chunks}
-    return [chunk for chunk in [*series.chunks, *series.controls] if chunk.name in used]
-
-
-def _panel(series: Series, store: Store, chunk: Chunk, sequences: int, how: Settings, *, keep: bool) -> Panel:
-    eos = series.manifest.model.eos_token_id
-
-    def draw(n: int) -> Panel:
-        return draw_panel(chunk, n=n, width=how.width, seed=how.seed, vocabulary=series.vocabulary, eos=eos)
-
-    return store.panel(chunk, draw, n=sequences, width=how.width, seed=how.seed, eos=eos, keep=keep)
 
 
 def _incomplete(task: Memorization, rows: Rows) -> list[str]:

@@ -80,7 +80,7 @@ class BiasResult:
     def domains(self) -> tuple[str, ...]:
         """Those that are told of."""
         there = {line.domain for line in self.continued.lines}
-        return tuple(domain for domain in DOMAINS if domain in there)
+        return tuple(domain for domain in DOMAINS if domain in there) or tuple(sorted(there))
 
     @cached_property
     def _tokens(self) -> dict[str, float]:
@@ -130,7 +130,7 @@ class BiasResult:
         return {
             (told.domain, group): told.means.value[i]
             for told in self._told
-            if told.metric is REPETITION
+            if told.metric.name == REPETITION.name
             for i, group in enumerate(told.cells.groups)
         }
 

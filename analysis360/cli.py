@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     _memorization_arguments(
         _command(commands, "memorization", "continue training sequences and score what is memorized")
     )
+    _perplexity_arguments(
+        _command(commands, "perplexity", "tell how likely text, or the series' own chunks, are")
+    )
     _leaderboard_arguments(
         _command(commands, "leaderboard", "ask benchmarks of lm-eval, or compare models by them")
     )
@@ -73,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _bold_arguments(
         _command(commands, "bold", "continue BOLD's prompts and score what is written about groups of people")
+    )
+    _toxicity_arguments(
+        _command(commands, "toxicity", "continue prompts that invite it, and tell what share is toxic")
     )
     _figures_arguments(_command(commands, "figures", "draw the figures of training, and of what is stored"))
     _series_arguments(_command(commands, "series", "show what a series holds"))
@@ -154,6 +160,51 @@ def _memorization_arguments(parser: argparse.ArgumentParser) -> None:
     _memorization_settings(parser)
     _running_arguments(parser)
     parser.set_defaults(run=_memorization)
+
+
+def _perplexity_arguments(parser: argparse.ArgumentParser) -> None:
+    _checkpoint_arguments(parser)
+    add = parser.add_argument
+    add(
+        "--window",
+        type=int,
+        metavar="N",
+        help="ids read at once; what the model reads, or rows have, if left out",
+    )
+    text = parser.add_argument_group("text").add_argument
+    text(
+        "--text",
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="files of text, a document each; or .jsonl, a document a line",
+    )
+    text("--lines", action="store_true", help="each line of a file of text is a document")
+    text(
+        "--dataset",
+        metavar="NAME",
+        help="data set on the Hub, NAME or NAME:CONFIGURATION, or a folder of its files",
+    )
+    text("--split", default="test", help="of the data set (%(default)s)")
+    text("--field", default="text", help="that holds the text, of records (%(default)s)")
+    text(
+        "--stride",
+        type=int,
+        metavar="N",
+        help="targets of each window after the first; the window's length if left out",
+    )
+    text(
+        "--no-prefix",
+        dest="prefix",
+        action="store_false",
+        help="first tokens are not asked about; they follow the series' prefix id if left out",
+    )
+    chunks = parser.add_argument_group("chunks, where no text is given").add_argument
+    chunks("--chunks", default="all", metavar="SELECTOR", help="all (the default), seen, or as --ckpts")
+    chunks("--sequences", type=int, default=100, metavar="N", help="rows a chunk, at most (%(default)s)")
+    chunks("--seed", type=int, default=0, help="master seed of the panels (%(default)s)")
+    _running_arguments(parser)
+    parser.set_defaults(run=_perplexity)
 
 
 def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
@@ -241,6 +292,42 @@ def _bold_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _running_arguments(parser)
     parser.set_defaults(run=_bold)
+
+
+def _toxicity_arguments(parser: argparse.ArgumentParser) -> None:
+    _checkpoint_arguments(parser)
+    add = parser.add_argument
+    add(
+        "--task", default="toxigen", metavar="TASK", help="toxigen, or a TOML file like its own (%(default)s)"
+    )
+    add(
+        "--prompts",
+        metavar="SOURCE",
+        help="data set on the Hub, or a folder of files; the task's if left out",
+    )
+    add(
+        "--sets",
+        default="all",
+        metavar="NAMES",
+        help="of prompts: all, or some parted by commas (%(default)s)",
+    )
+    add("--limit", type=int, metavar="N", help="some N prompts of each set; all if left out")
+    add("--samples", type=int, default=1, metavar="N", help="continuations of each prompt (%(default)s)")
+    add("--greedy", action="store_true", help="draw nothing; as the task says otherwise")
+    add(
+        "--scorer",
+        metavar="MODEL",
+        help="a text classifier, or profanity-filter; the task's if left out",
+    )
+    add(
+        "--labels",
+        nargs="+",
+        metavar="LABEL",
+        help="of the classifier that mean toxic; the task's if left out",
+    )
+    add("--seed", type=int, default=0, help="of all draws (%(default)s)")
+    _running_arguments(parser)
+    parser.set_defaults(run=_toxicity)
 
 
 def _figures_arguments(parser: argparse.ArgumentParser) -> None:
@@ -335,6 +422,31 @@ def _memorization(parsed: argparse.Namespace) -> None:
     _tell(result, Path(parsed.out) / result.series.name / "memorization")
 
 
+def _perplexity(parsed: argparse.Namespace) -> None:
+    from analysis360.engines import VllmOptions
+    from analysis360.perplexing import perplexity
+    from analysis360.tables import perplexity_table
+
+    names = [
+        "text",
+        "lines",
+        "dataset",
+        "split",
+        "field",
+        "chunks",
+        "sequences",
+        "window",
+        "stride",
+        "prefix",
+    ]
+    names += ["engine", "dtype", "seed", "shard", "out"]
+    options = {name: getattr(parsed, name) for name in names} | {"progress": not parsed.quiet}
+    options["vllm"] = VllmOptions(parsed.tensor_parallel, parsed.batch_invariant)
+    result = perplexity(_opened(parsed), parsed.ckpts, **options)
+    print(perplexity_table(result))
+    _tell(result, Path(parsed.out) / result.series.name / "perplexity")
+
+
 def _leaderboard(parsed: argparse.Namespace) -> None:
     from analysis360.engines import VllmOptions
     from analysis360.evaluating import leaderboard
@@ -382,7 +494,7 @@ def _numbers(name: str, text: str) -> list[int]:
 
 
 def _bold(parsed: argparse.Namespace) -> None:
-    from analysis360.continuing import Scoring, bold
+    from analysis360.describing import Scoring, bold
     from analysis360.engines import VllmOptions
     from analysis360.gallery import draw_biases
     from analysis360.tables import bias_table
@@ -402,6 +514,21 @@ def _bold(parsed: argparse.Namespace) -> None:
     _tell(result, Path(parsed.out) / result.series.name / "bold")
 
 
+def _toxicity(parsed: argparse.Namespace) -> None:
+    from analysis360.engines import VllmOptions
+    from analysis360.tables import toxicity_table
+    from analysis360.toxicity import toxic_generation
+
+    names = ["task", "prompts", "sets", "limit", "samples", "greedy", "scorer", "labels", "seed"]
+    names += ["engine", "dtype", "shard", "out"]
+    options: dict[str, Any] = {name: getattr(parsed, name) for name in names}
+    options["vllm"] = VllmOptions(parsed.tensor_parallel, parsed.batch_invariant)
+    options |= {"progress": not parsed.quiet, "hub": _hub_options(parsed)["hub"]}
+    result = toxic_generation(_opened(parsed), parsed.ckpts, **options)
+    print(toxicity_table(result))
+    _tell(result, Path(parsed.out) / result.series.name / result.continued.task.name)
+
+
 def _tell(result: Any, folder: Path) -> None:
     """What to know of a result, where its time went, and where it is."""
     for note in result.notes:
@@ -413,12 +540,14 @@ def _tell(result: Any, folder: Path) -> None:
 
 def _figures(parsed: argparse.Namespace) -> None:
     from analysis360.evaluating import stored_benchmarks_of
-    from analysis360.gallery import draw_all, draw_biases, draw_evaluations, draw_training
+    from analysis360.gallery import draw_all, draw_biases, draw_evaluations, draw_losses, draw_training
+    from analysis360.perplexing import stored_perplexities
 
     series, to = _opened(parsed), Path(parsed.to)
-    names = ("engine", "dtype", "out")
-    answered = stored_benchmarks_of(series, parsed.ckpts, **{name: getattr(parsed, name) for name in names})
+    options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
+    answered = stored_benchmarks_of(series, parsed.ckpts, **options)
     continued = _continued(parsed, series)
+    losses = list(stored_perplexities(series, parsed.ckpts, **options))
     try:
         result = _result(parsed, series, compute=False)
     except NotStoredError as missing:
@@ -426,7 +555,7 @@ def _figures(parsed: argparse.Namespace) -> None:
             for line in draw_training(series, to, missing):
                 print(line)
         except NotStoredError:
-            if not len(answered) and continued is None:
+            if not len(answered) and continued is None and not losses:
                 raise
     else:
         for line in draw_all(result, to):
@@ -437,11 +566,13 @@ def _figures(parsed: argparse.Namespace) -> None:
         print(line)
     for line in () if continued is None else draw_biases(continued, to):
         print(line)
+    for line in draw_losses(losses, to):
+        print(line)
 
 
 def _continued(parsed: argparse.Namespace, series: Series) -> BiasResult | None:
     """What is stored of BOLD's prompts, drawn as by default, where anything is."""
-    from analysis360.continuing import bold
+    from analysis360.describing import bold
 
     options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
     try:

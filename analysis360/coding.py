@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from analysis360.code_results import CodeResult, read_correct
 from analysis360.engines import Engine, VllmOptions, check_options, check_parts, open_engine, resolve_kind
 from analysis360.errors import CheckpointError, NotStoredError, SelectionError
-from analysis360.evaluating import window_of
 from analysis360.places import LocalFolder, Place
 from analysis360.results import mixed_provenance
-from analysis360.selection import compute_dtype, readable, selected
+from analysis360.selection import compute_dtype, readable, selected, window_of
 from analysis360.series import Checkpoint, Series, open_series
 from analysis360.series.remote import Remote
 from analysis360.series.selectors import Selector

@@ -19,7 +19,7 @@ from analysis360.errors import CheckpointError, NotStoredError, SelectionError
 from analysis360.evaluations import EvaluationResult, gather, planned_units, stored_units, unevenness
 from analysis360.parts import Rows
 from analysis360.results import mixed_provenance
-from analysis360.selection import compute_dtype, readable, selected
+from analysis360.selection import compute_dtype, readable, selected, window_of
 from analysis360.series import Checkpoint, Series, open_series
 from analysis360.series.selectors import Selector
 from analysis360.store import Store
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from analysis360.hub.options import HubOptions
     from analysis360.tasks.leaderboard.adapter import EngineLM
     from analysis360.tasks.leaderboard.questions import Loaded, QuestionSet
-
-WINDOWS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
-"""Keys of a config that tell how many ids a model reads."""
 
 
 @dataclass(frozen=True)
@@ -257,14 +254,3 @@ def _read(
         notes += series.moved()
     report.traffic = [traffic.line() for traffic in series.traffic if traffic.requests]
     return EvaluationResult(series, chosen, asked, task, units, rows, report, [*series.notes, *notes])
-
-
-def window_of(series: Series) -> int:
-    """Ids the model reads. Raises SelectionError where its config does not tell."""
-    config = series.checkpoints[0].config
-    for key in WINDOWS:
-        if isinstance(config.get(key), int):
-            return int(config[key])
-    raise SelectionError(
-        f"series {series.name}: config.json tells no window; expected one of {', '.join(WINDOWS)}"
-    )

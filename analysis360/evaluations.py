@@ -20,6 +20,7 @@ from analysis360.series import Checkpoint, Series
 from analysis360.sweep import Report
 from analysis360.tasks import Unit
 from analysis360.tasks.leaderboard import Leaderboard
+from analysis360.tasks.leaderboard.export import RESAMPLES, in_one_process
 from analysis360.tasks.leaderboard.suites import Benchmark
 
 if TYPE_CHECKING:
@@ -201,8 +202,11 @@ def _aggregated(values: Sequence[Any], kind: str) -> tuple[float, float]:
     from lm_eval.api.registry import get_aggregation
 
     aggregate = get_aggregation(kind)
-    error = stderr_for_metric(aggregate, bootstrap_iters=100)
-    return float(aggregate(values)), float(error(values)) if error and len(values) > 1 else float("nan")
+    error = stderr_for_metric(aggregate, bootstrap_iters=RESAMPLES)
+    if error is None or len(values) < 2:
+        return float(aggregate(values)), float("nan")
+    with in_one_process():
+        return float(aggregate(values)), float(error(values))
 
 
 def _benchmark(here: pd.DataFrame, one: Benchmark) -> list[tuple[Any, ...]]:

@@ -18,6 +18,7 @@ from analysis360.figures.drawing import write_whole
 from analysis360.figures.evaluations import plot_benchmarks
 from analysis360.figures.stages import Stage
 from analysis360.metrics import read_log, stages_of
+from analysis360.perplexities import PerplexityResult
 from analysis360.results import MemorizationResult
 from analysis360.series import Series
 
@@ -76,6 +77,19 @@ def draw_evaluations(series: Series, summary: pd.DataFrame, to: Path) -> Iterato
     _prepare(to)
     stages = [Stage(*stage) for stage in stages_of(series)]
     yield _save(plot_benchmarks(summary, stages=stages)[0], to / "figure4_benchmarks")
+
+
+def draw_losses(results: Iterable[PerplexityResult], to: Path) -> Iterator[str]:
+    """Draw loss over training, of chunks and of text, a figure for each window. Yields a line as `draw_all` does."""
+    for result in results:
+        _prepare(to)
+        how = result.task.how
+        name = (
+            f"perplexity_chunks_{how.window}" if how.chunks else f"perplexity_text_{how.window}_{how.stride}"
+        )
+        name += "" if how.chunks or how.prefix else "_no_prefix"
+        name += f"_seed_{how.seed}" if how.seed else ""
+        yield _save(result.plot(), to / name)
 
 
 def draw_biases(result: BiasResult, to: Path) -> Iterator[str]:

@@ -23,6 +23,7 @@ __all__ = [
     "binomial_interval",
     "bootstrap_over_clusters",
     "bootstrap_within_clusters",
+    "bootstrap_within_strata",
     "cluster_weights",
     "holm",
     "paired_difference",
@@ -151,6 +152,54 @@ def bootstrap_within_clusters(
     if _degenerate(draws):
         return _without_bootstrap(value, n, level, proportion, known=n > 1)
     return percentile_interval(value, draws, n, level=level, clusters=n, method=method)
+
+
+def bootstrap_within_strata(
+    sums: ArrayLike,
+    counts: ArrayLike,
+    strata: ArrayLike,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Interval of sum(sums) / sum(counts) when rows are a sample within each stratum, and every stratum is in.
+
+    All three are [rows]: a row's sum, how many values that is of, and the label of its stratum.  From 200 rows
+    on the bounds are those of a normal about the ratio, whose resampled variance is known to first order (exactly,
+    where rows of a stratum count alike); fewer are drawn.  One row gives NaN bounds, rows that agree low = high.
+    Raises Analysis360Error on shapes that differ, and on counts of 0 or less.
+    """
+    s, c = np.asarray(sums, np.float64), np.asarray(counts, np.float64)
+    labels = np.unique(np.asarray(strata), return_inverse=True)[1]
+    if not (s.shape == c.shape == labels.shape and s.ndim == 1) or (c <= 0).any():
+        raise Analysis360Error(
+            f"expected [rows] with counts above 0, got {s.shape}, {c.shape}, {labels.shape}"
+        )
+    _check_level(level)
+    rows, n = len(s), int(c.sum())
+    if rows == 0:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    value = float(s.sum() / c.sum())
+    if rows == 1:
+        return Interval(value, np.nan, np.nan, n)
+    rest = s - value * c
+    sizes = np.bincount(labels)
+    rest = rest - (np.bincount(labels, weights=rest) / sizes)[labels]
+    sd = float(np.sqrt((rest * rest).sum()) / c.sum())
+    if sd <= 1e-12 * max(1.0, abs(value)):
+        return Interval(value, value, value, n, "all equal")
+    if rows >= 200:
+        reach = -NormalDist().inv_cdf(_tail(level, rows)) * sd
+        return Interval(value, value - reach, value + reach, n, "bootstrap over rows")
+    top, bottom = np.zeros(resamples), np.zeros(resamples)
+    for i, size in enumerate(sizes.tolist()):
+        weights = cluster_weights(size, resamples, seed + i)
+        top += weights @ s[labels == i]
+        bottom += weights @ c[labels == i]
+    return percentile_interval(
+        value, top / bottom, n, level=level, clusters=rows, method="bootstrap over rows"
+    )
 
 
 def _within_moments(h: NDArray[np.int64], v: Floats) -> tuple[float, float]:

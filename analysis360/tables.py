@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from analysis360.biases import BiasResult
     from analysis360.code_results import CodeResult
     from analysis360.evaluations import EvaluationResult
+    from analysis360.perplexities import PerplexityResult
     from analysis360.results import MemorizationResult
 
 
@@ -174,6 +175,43 @@ def _at_chance(summary: pd.DataFrame) -> list[str]:
     return lines
 
 
+def perplexity_table(result: PerplexityResult) -> str:
+    """Per checkpoint and group of chunks, or text: loss, perplexity and bits per byte; then the last one by source."""
+    how = result.task.how
+    title = f"Perplexity of {result.series.name}: window {how.window}, "
+    title += f"targets 1 to {how.window} of each row, " if how.chunks else f"stride {how.stride}, "
+    title += "" if how.chunks or how.prefix else "first tokens not asked about, "
+    blocks = [title + f"{how.engine} {how.dtype}", "", _losses(result.summary(), "group", how.chunks)]
+    sources = result.summary(["group", "source"])
+    last = sources[sources["ckpt"] == result.checkpoints[-1].name]
+    if last["source"].nunique() > 1:
+        lines = _losses(
+            last.assign(both=last["group"].astype(str) + ", " + last["source"].astype(str)),
+            "both",
+            how.chunks,
+        )
+        blocks += ["", "By source", lines]
+    return "\n".join(blocks)
+
+
+def _losses(table: pd.DataFrame, key: str, chunks: bool) -> str:
+    rows, previous = [], ""
+    for line in table.to_dict("records"):
+        name = "" if str(line["ckpt"]) == previous else str(line["ckpt"])
+        previous = str(line["ckpt"])
+        found = [
+            _interval(line["loss"], line["loss_low"], line["loss_high"], 1, 4),
+            *([f"{line['loss_without_eos']:.4f}"] if chunks else []),
+            _interval(line["perplexity"], line["perplexity_low"], line["perplexity_high"], 1, 2),
+            "-" if np.isnan(line["bits_per_byte"]) else f"{line['bits_per_byte']:.4f}",
+        ]
+        count = line["windows"] if chunks else line["documents"]
+        rows.append([name, str(line[key]), f"{count:,}", f"{line['targets']:,}", *found])
+    without = ["without EOS"] if chunks else []
+    header = ["checkpoint", "group" if chunks else "text", "sequences" if chunks else "documents", "targets"]
+    return columns([*header, "loss [95 %]", *without, "perplexity [95 %]", "bits per byte"], rows)
+
+
 def bias_table(result: BiasResult) -> str:
     """The groups of each domain at the last checkpoint, and the gaps between them that hold."""
     from analysis360.biases import paper_table
@@ -188,6 +226,31 @@ def bias_table(result: BiasResult) -> str:
         blocks += ["", domain.replace("_", " "), table]
     gaps = result.gaps()
     return "\n".join([*blocks, "", *_firm_gaps(gaps[gaps["ckpt"] == last])])
+
+
+def toxicity_table(result: BiasResult) -> str:
+    """Per checkpoint and set of prompts: the share of continuations that is toxic, with its 95 % interval."""
+    how, told = result.continued.task.how, result.summary()
+    drawn = "greedy" if not how.temperature else f"temperature {how.temperature:g}, top-p {how.top_p:g}"
+    title = f"Continuations by {result.series.name} of {result.continued.task.name} prompts: {how.engine} {how.dtype}, "
+    rows, previous = [], ""
+    for line in told[told["measure"] == "toxic"].to_dict("records"):
+        name = "" if str(line["ckpt"]) == previous else str(line["ckpt"])
+        previous = str(line["ckpt"])
+        share = _interval(line["value"], line["low"], line["high"], 100, 1)
+        share = share if np.isfinite(line["low"]) else f"{100 * line['value']:.1f}"
+        rows.append(
+            [
+                name,
+                str(line["group"]),
+                f"{line['n']:,}",
+                f"{line['titles']:,}",
+                share,
+                f"{line['repetition']:.2f}",
+            ]
+        )
+    header = ["checkpoint", "prompts", "continuations", "distinct prompts", "toxic, % [95 %]", "repetition"]
+    return "\n".join([f"{title}{drawn}, {how.new_tokens} new tokens", "", columns(header, rows)])
 
 
 def _firm_gaps(gaps: pd.DataFrame) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,8 @@ TOKENIZER = (
 )
 PROBE = "  two  Blanks\n\tTab 1234 5,678.90 it's naïve — 日本 </s><s><|endoftext|>[INST] x"
 """Text whose ids tell what a tokenizer's settings change that its vocabulary does not show."""
+BYTE = re.compile("<0x[0-9A-F]{2}>")
+"""How SentencePiece writes a byte that is in no token."""
 AT_A_TIME = 4096
 """Texts that are cut into ids together, by several threads."""
 
@@ -109,6 +112,40 @@ class Text:
             found += [np.array(first + row, np.int32) for row in rows]
         return found
 
+    def spans(self, texts: Sequence[str]) -> Iterator[tuple[Ids, Ids]]:
+        """Of each text its ids, without BOS, and the character at which each begins. Raises CheckpointError.
+
+        Characters that several ids stand for are where the first of them begins.
+        """
+        if not self._tokenizer.is_fast:
+            raise CheckpointError(f"{self.folder}: its tokenizer does not tell where in a text an id begins")
+        for start in range(0, len(texts), AT_A_TIME):
+            some = list(texts[start : start + AT_A_TIME])
+            cut = self._tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            for ids, places in zip(cut["input_ids"], cut["offset_mapping"], strict=True):
+                starts = np.array([place for place, _ in places], np.int32)
+                yield np.array(ids, np.int32), np.maximum.accumulate(starts)
+
+    def count_bytes(self, ids: Ids) -> NDArray[np.int64]:
+        """[n] bytes of the text that the ids of each row, [n, width], stand for; special ids stand for none."""
+        sizes = self._sizes
+        known = np.where(ids < len(sizes), ids, 0)
+        found: NDArray[np.int64] = np.where(ids < len(sizes), sizes[known], 0).sum(axis=1, dtype=np.int64)
+        return found
+
+    @cached_property
+    def _sizes(self) -> Ids:
+        """[ids] bytes that each stands for, as the tokenizer writes them."""
+        tokenizer = self._tokenizer
+        tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        by_byte = b"ByteLevel" in tokenizer.backend_tokenizer.decoder.__getstate__()
+        sizes = [len(token) if by_byte else _written_size(token) for token in tokens]
+        for id, added in tokenizer.added_tokens_decoder.items():
+            sizes[id] = 0 if added.special else len(added.content.encode())
+        for id in tokenizer.all_special_ids:
+            sizes[id] = 0
+        return np.array(sizes, np.int32)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special ones left out."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
@@ -121,6 +158,11 @@ class Text:
         content = [[file.name, file_sha256(file)] for file in files]
         cut = [self.encode([PROBE])[0].tolist(), self.encode([PROBE], bare=True)[0].tolist()]
         return digest_of([content, cut, self.add_bos, self.told_prefix, self.eos])
+
+
+def _written_size(token: str) -> int:
+    """Bytes of a token of SentencePiece: a bar stands for a blank, and `<0x0A>` for a byte."""
+    return 1 if BYTE.fullmatch(token) else len(token.replace("\u2581", " ").encode())
 
 
 def open_texts(

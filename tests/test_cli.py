@@ -52,9 +52,11 @@ def test_help_works_without_heavy_imports(command: list[str]) -> None:
 def test_every_command_is_known() -> None:
     assert set(commands()) == {
         "memorization",
+        "perplexity",
         "leaderboard",
         "code",
         "bold",
+        "toxicity",
         "figures",
         "series",
         "doctor",

@@ -54,12 +54,15 @@ class Unit:
 class Task(Protocol):
     """What a sweep runs. A task never sees the Hub, the store or another checkpoint."""
 
-    name: str
     schema_version: str
     noun: str
     """What its rows are, in the plural: sequences, questions."""
     data_noun: str
     """What a piece of its data is: a chunk, a task."""
+
+    @property
+    def name(self) -> str:
+        """Of the folder that holds its results."""
 
     def units(self) -> list[Unit]:
         """Everything asked for, checkpoint by checkpoint."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis360.tasks.leaderboard.questions import QuestionSet
+from analysis360.tasks.leaderboard.questions import QuestionSet, quietly
 
 RESAMPLES = 100
 """Of lm-eval's bootstrap, which only figures that are no means need."""
@@ -24,8 +26,24 @@ def results_of(
     for one in sets:
         raw = {tuple(metric.rsplit(",", 1)): list(found) for metric, found in values[one.name].items()}
         gathered[one.task.task_name] = {"task": one.task, "raw_metrics": raw, "logged_samples": []}
-    found: dict[str, Any] = _process_results(gathered, groups, RESAMPLES)._to_eval_results()
+    with in_one_process():
+        found: dict[str, Any] = _process_results(gathered, groups, RESAMPLES)._to_eval_results()
     return found
+
+
+@contextlib.contextmanager
+def in_one_process() -> Iterator[None]:
+    """lm-eval's bootstrap, quietly and without its pool: what is forked beside torch's threads may never end."""
+    before = os.environ.get("DISABLE_MULTIPROC")
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    try:
+        with quietly():
+            yield
+    finally:
+        if before is None:
+            del os.environ["DISABLE_MULTIPROC"]
+        else:
+            os.environ["DISABLE_MULTIPROC"] = before
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from analysis360.digests import digest_of
 from analysis360.errors import DataError, EngineError, SelectionError
+from analysis360.tasks.leaderboard.detection import FOLDER
 from analysis360.tasks.leaderboard.suites import Benchmark
 
 INSTALL = "lm-eval is not installed: pip install 'analysis360[leaderboard]'"
@@ -168,15 +169,16 @@ def load_questions(asked: Sequence[Benchmark], *, include: Path | None = None, s
 
 
 def _manager(kind: Any, names: Sequence[str], include: Path | None) -> Any:
-    """lm-eval's index of tasks; that of all it ships takes long to read."""
-    given = {"include_path": str(include)} if include is not None else {}
+    """lm-eval's index of tasks, ours among them; that of all it ships takes long to read."""
+    folders = [str(FOLDER)]
     if include is not None:
         if not include.is_dir():
             raise SelectionError(f"include: {include} is no folder of lm-eval task files")
-        manager = kind(include_defaults=False, **given)
-        if all(name in manager.all_tasks for name in names):
-            return manager
-    manager = kind(**given)
+        folders.append(str(include))
+    manager = kind(include_defaults=False, include_path=folders)
+    if all(name in manager.all_tasks for name in names):
+        return manager
+    manager = kind(include_path=folders)
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:
         raise SelectionError(

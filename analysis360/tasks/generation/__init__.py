@@ -1,0 +1,89 @@
+"""Generation of toxic text: prompts that invite it, continued by every checkpoint and judged by a classifier.
+
+Which prompts, how they are continued and what judges is data: a TOML file a task, `toxigen.toml` or one's own. What
+is stored is what BOLD stores, a row a distinct prompt, and is judged when it is read.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from analysis360.corpora import Corpus
+from analysis360.errors import SelectionError
+from analysis360.tasks.bold import Bold
+from analysis360.tasks.bold.prompts import Line, Prompts
+
+SHIPPED = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A task as its file describes it."""
+
+    name: str
+    """Of the task, and of the folder of its results."""
+    dataset: str
+    """Where the prompts are, a set of them a split: on the Hub, `name` or `name:configuration`, or in a folder."""
+    model: str
+    """The classifier, by its id on the Hub or its folder."""
+    labels: tuple[str, ...]
+    """Any of them makes a text toxic."""
+    new_tokens: int
+    """Ids of a continuation, at most."""
+    threshold: float = 0.5
+    """Probability of a label from which it holds."""
+    field: str = "text"
+    """Of a record, that holds the prompt."""
+    newline: str = ""
+    """What stands for a line break in the prompts; nothing if empty."""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
+
+    def prompts(self, sets: Sequence[Corpus]) -> Prompts:
+        """The prompts of some sets: each is a title of its own, so that intervals resample prompts."""
+        lines = []
+        for corpus in sets:
+            for document in corpus.documents:
+                prompt = document.text.replace(self.newline, "\n") if self.newline else document.text
+                lines.append(Line(self.name, corpus.name, prompt, prompt))
+        return Prompts(tuple(lines), self.dataset)
+
+
+@dataclass(frozen=True)
+class Continuations(Bold):
+    """The task: which prompts, under which checkpoints; its results stand under its own name."""
+
+    name: str = "generation"
+
+
+def read_generation(task: str | Path) -> Generation:
+    """The task of a file, or a shipped one by name. Raises SelectionError naming the key that is wrong."""
+    path = Path(task)
+    if path.suffix != ".toml":
+        path = SHIPPED / f"{task}.toml"
+    try:
+        table = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.toml")))
+        raise SelectionError(f"task {task}: expected {known} or a TOML file: {error}") from None
+    flat = {**table, **_section(table, "sampling", path), **_section(table, "scorer", path)}
+    for section in ("sampling", "scorer"):
+        flat.pop(section, None)
+    known_keys = {field.name: field for field in fields(Generation)}
+    if unknown := sorted(flat.keys() - known_keys):
+        raise SelectionError(f"{path}: no key {', '.join(unknown)}; expected some of {', '.join(known_keys)}")
+    if missing := [key for key in ("name", "dataset", "model", "labels", "new_tokens") if key not in flat]:
+        raise SelectionError(f"{path}: key {', '.join(missing)} is missing")
+    return Generation(**{**flat, "labels": tuple(flat["labels"])})
+
+
+def _section(table: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    found = table.get(name, {})
+    if not isinstance(found, dict):
+        raise SelectionError(f"{path}: expected a section [{name}], found {found!r}")
+    return found
