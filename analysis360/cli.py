@@ -161,7 +161,12 @@ def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="open-llm (ARC, HellaSwag, MMLU, TruthfulQA), some of them, or lm-eval's tasks; arc@5 is 5-shot",
     )
-    add("--shots", type=int, metavar="N", help="examples before each question; each task's own if left out")
+    add(
+        "--shots",
+        type=int,
+        metavar="N",
+        help="examples before each question, where --tasks has no number; if left out, as the benchmark has it",
+    )
     add("--limit", type=int, metavar="N", help="the first N questions of each task; all if left out")
     add("--include", metavar="FOLDER", help="folder of further lm-eval task files")
     add("--seed", type=int, default=1234, help="of the examples, where they are drawn (%(default)s)")
