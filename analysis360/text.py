@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -121,6 +121,12 @@ class Text:
         content = [[file.name, file_sha256(file)] for file in files]
         cut = [self.encode([PROBE])[0].tolist(), self.encode([PROBE], bare=True)[0].tolist()]
         return digest_of([content, cut, self.add_bos, self.told_prefix, self.eos])
+
+
+def cut(text: str, stops: Iterable[str]) -> str:
+    """A text up to the first of the stops that it holds."""
+    found = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(found, default=len(text))]
 
 
 def open_texts(

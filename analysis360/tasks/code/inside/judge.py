@@ -103,9 +103,10 @@ def _made(base: type[BaseException], text: str) -> BaseException:
     kinds = iter(base.__mro__)
     while True:
         try:
-            return next(kinds)(text)
+            error: BaseException = next(kinds)(text)
         except TypeError:
             continue
+        return error
 
 
 def judge(line: Line, test: str, names: list[str]) -> tuple[str, str]:
