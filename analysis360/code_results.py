@@ -18,7 +18,7 @@ from analysis360.store import Store
 from analysis360.sweep import Report
 from analysis360.tasks import Unit
 from analysis360.tasks.code.passing import Passing, passing
-from analysis360.tasks.code.task import Asked, Code, rescore
+from analysis360.tasks.code.task import Code, asked_of, rescore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,10 +40,10 @@ class CodeResult:
     ks: tuple[int, ...]
     """Of pass@k."""
     rows: Rows
-    """The stored rows of the task's units, in order."""
+    """The stored rows of what was asked of each checkpoint (see `Code.wholes`)."""
     report: Report
     correct: Sequence[NDArray[np.int64]]
-    """[units][stored problems] programs that pass."""
+    """[wholes][stored problems] programs that pass."""
     notes: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
@@ -60,10 +60,10 @@ class CodeResult:
         stored; stderr: its standard error over problems; low, high: its 95 % interval; n: problems.
         """
         rows: list[tuple[Any, ...]] = []
-        for unit, correct in zip(self.task.units(), self.correct, strict=True):
+        for unit, correct in zip(self.task.wholes(), self.correct, strict=True):
             for k in self.ks:
                 found = passing(correct.tolist(), self.task.how.samples, k)
-                name = SHOWN[_asked(unit).questions.problems.name]
+                name = SHOWN[asked_of(unit).questions.problems.name]
                 rows.append((*self._of(unit), name, f"pass@{k}", *_numbers(found)))
         return pd.DataFrame([(self.series.name, *row) for row in rows], columns=list(SUMMARY))
 
@@ -77,13 +77,13 @@ class CodeResult:
         if ckpt is not None and ckpt not in names:
             raise SelectionError(f"checkpoint {ckpt!r} is not in this result; it has {', '.join(names)}")
         rows: list[tuple[Any, ...]] = []
-        for i, unit in enumerate(self.task.units()):
+        for i, unit in enumerate(self.task.wholes()):
             if ckpt in (None, unit.checkpoint.name):
                 rows += self._programs(i, unit)
         return pd.DataFrame(rows, columns=list(FRAME))
 
     def _programs(self, i: int, unit: Unit) -> list[tuple[Any, ...]]:
-        questions = _asked(unit).questions
+        questions = asked_of(unit).questions
         lead = (*self._of(unit), questions.problems.name, questions.style.name)
         table = self.rows.table(COLUMNS, [i])
         if not len(table):
@@ -102,12 +102,12 @@ class CodeResult:
     def rescore(self) -> CodeResult:
         """The stored programs judged again, without a model; the store stays as it is. Raises SandboxError."""
         correct, changed, programs = [], 0, 0
-        for i, unit in enumerate(self.task.units()):
+        for i, unit in enumerate(self.task.wholes()):
             before = self.rows.table(COLUMNS, [i])
             if not len(before):
                 correct.append(np.zeros(0, np.int64))
                 continue
-            after = rescore(before, _asked(unit).questions, self.task.how.limits, self.task.workers)
+            after = rescore(before, asked_of(unit).questions, self.task.how.limits, self.task.workers)
             correct.append(counts(after["passed"].to_pylist()))
             pairs = [_flat(table["passed"].to_pylist()) for table in (before, after)]
             changed += sum(a != b for a, b in zip(*pairs, strict=True))
@@ -174,8 +174,8 @@ def _passed(checkpoint: Checkpoint, parts: Sequence[StoredUnit]) -> NDArray[np.i
 
 
 def read_correct(task: Code, rows: Rows) -> list[NDArray[np.int64]]:
-    """[units][stored problems] programs that pass, of the stored rows of a task."""
-    found: list[list[NDArray[np.int64]]] = [[] for _ in task.units()]
+    """[wholes][stored problems] programs that pass, of the stored rows of a task."""
+    found: list[list[NDArray[np.int64]]] = [[] for _ in task.wholes()]
     for table, pieces in rows.read(["passed"]):
         for piece in pieces:
             some = table["passed"].slice(piece.offset, piece.rows).to_pylist()
@@ -186,11 +186,6 @@ def read_correct(task: Code, rows: Rows) -> list[NDArray[np.int64]]:
 def counts(passed: Sequence[Sequence[bool]]) -> NDArray[np.int64]:
     """[problems] programs that pass."""
     return np.array([sum(some) for some in passed], np.int64)
-
-
-def _asked(unit: Unit) -> Asked:
-    assert isinstance(unit.chunk, Asked)
-    return unit.chunk
 
 
 def _numbers(found: Passing) -> tuple[float, float, float, float, int]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from analysis360.code_results import CodeResult, read_correct
 from analysis360.engines import Engine, VllmOptions, check_options, check_parts, open_engine, resolve_kind
 from analysis360.errors import CheckpointError, NotStoredError, SelectionError
+from analysis360.parts import Rows
 from analysis360.places import LocalFolder, Place
 from analysis360.results import mixed_provenance
 from analysis360.selection import compute_dtype, readable, selected, window_of
@@ -18,11 +19,12 @@ from analysis360.series.remote import Remote
 from analysis360.series.selectors import Selector
 from analysis360.store import Store
 from analysis360.sweep import Report, sweep
+from analysis360.tasks import Unit
 from analysis360.tasks.code.problems import BENCHMARKS, read_problems
 from analysis360.tasks.code.prompts import style
 from analysis360.tasks.code.sandbox import Limits, check_sandbox
-from analysis360.tasks.code.task import Asked, Code, Questions, Settings
-from analysis360.text import open_texts
+from analysis360.tasks.code.task import Asked, Code, Questions, Settings, asked_of
+from analysis360.text import Text, open_texts
 
 if TYPE_CHECKING:
     from analysis360.hub.options import HubOptions
@@ -81,7 +83,9 @@ def code_evaluation(
     task = Code(plan, how, limit, workers)
     store = Store(out, series.name)
     if compute:
-        report = sweep(task, store, _opener(series, task, vllm), progress=progress)
+        asked = store.missing(task) or task.units()[:1]  # nothing missing: none is opened
+        opener = _opener(series, task, asked, vllm)
+        report = sweep(task, store, opener, progress=progress)
     else:
         report = Report(task.noun, len(store.read(task)))
     report.failures[:0] = [*failures, *unread]
@@ -130,12 +134,14 @@ def _plan(
     return [(checkpoint, asked[texts[checkpoint.name].digest]) for checkpoint in there], failures
 
 
-def _opener(series: Series, task: Code, vllm: VllmOptions | None) -> partial[Engine]:
-    """Raises SelectionError where prompt and program together are longer than the model reads."""
-    asked = [one for _, several in task.plan for one in several]
-    longest = max(
-        (len(ids) for one in {id(one): one for one in asked}.values() for ids in one.ids), default=0
-    )
+def _opener(series: Series, task: Code, units: Sequence[Unit], vllm: VllmOptions | None) -> partial[Engine]:
+    """What opens an engine for the units.
+
+    Raises SelectionError where prompt and program together are longer than the model reads, or tokenizers differ.
+    """
+    text = _text_of(units)
+    asked = {id(unit.chunk): asked_of(unit) for unit in units}
+    longest = max((len(ids) for one in asked.values() for ids in one.ids), default=0)
     window, new = window_of(series), task.how.new_tokens
     if longest + new > window:
         raise SelectionError(
@@ -149,9 +155,21 @@ def _opener(series: Series, task: Code, vllm: VllmOptions | None) -> partial[Eng
         max_tokens=longest + new,
         like=series.checkpoints[0],
         vllm=vllm,
-        tokenizer=asked[0].text.folder,
+        tokenizer=text.folder,
         share_prefixes=task.how.samples > 1,
     )
+
+
+def _text_of(units: Sequence[Unit]) -> Text:
+    """The tokenizer in whose text an engine looks for stops. Raises SelectionError where checkpoints differ in it."""
+    text = asked_of(units[0]).text
+    for unit in units:
+        if asked_of(unit).text.digest != text.digest:
+            raise SelectionError(
+                f"checkpoints {units[0].checkpoint.name} and {unit.checkpoint.name} have different tokenizers, and "
+                "an engine writes with one; select checkpoints that share theirs, and the others in a run of their own"
+            )
+    return text
 
 
 def _result(
@@ -163,11 +181,11 @@ def _result(
         if more:
             first.add_note(f"and {more} more checkpoints; the others are stored")
         raise first
-    rows = store.read(task)
+    rows = Rows(task.wholes(), lambda: store.stored(task))
     if not len(rows):
         raise NotStoredError(f"no programs of these settings in {store.path}; run `analysis360 code` first")
     notes = [*series.notes, *mixed_provenance(rows.provenance)]
-    asked = sum(map(len, task.units()))
+    asked = sum(map(len, task.wholes()))
     if len(rows) < asked:
         notes.append(f"{len(rows):,} of {asked:,} problems are stored; the rest is not written yet")
     if report.computed:

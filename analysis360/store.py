@@ -149,7 +149,7 @@ class Store:
         for unit in task.units():
             covered = have.setdefault(unit.key, [])
             for start, stop in gaps(unit.start, unit.stop, covered):
-                left.append(Unit(unit.checkpoint, unit.chunk, start, stop))
+                left.append(replace(unit, start=start, stop=stop))
                 covered.append((start, stop))
         return left
 

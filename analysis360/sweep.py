@@ -243,7 +243,7 @@ def _together(units: list[Unit]) -> Iterator[list[Unit]]:
     some: list[Unit] = []
     for unit in units:
         some.append(unit)
-        if sum(map(len, some)) >= TOGETHER:
+        if sum(len(one) * one.weight for one in some) >= TOGETHER:
             yield some
             some = []
     if some:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -163,6 +163,12 @@ class Text:
 def _written_size(token: str) -> int:
     """Bytes of a token of SentencePiece: a bar stands for a blank, and `<0x0A>` for a byte."""
     return 1 if BYTE.fullmatch(token) else len(token.replace("\u2581", " ").encode())
+
+
+def cut(text: str, stops: Iterable[str]) -> str:
+    """A text up to the first of the stops that it holds."""
+    found = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(found, default=len(text))]
 
 
 def open_texts(

@@ -20,8 +20,11 @@ from test_store import parts, score
 import analysis360 as a360
 from analysis360.engines.torch_engine import TorchEngine
 from analysis360.errors import CheckpointError, SelectionError
+from analysis360.parts import StoredData
+from analysis360.places import LocalFolder
 from analysis360.series import Checkpoint
 from analysis360.sweep import TOGETHER, Progress, _together
+from analysis360.tasks import Unit
 
 # Every unit is written at once, so that a kill can fall anywhere between two parts.
 EAGER = (
@@ -233,15 +236,17 @@ def test_metrics_cut_short_are_read_and_damaged_ones_named(make_series: MakeSeri
         result.metrics()
 
 
-@given(st.lists(st.integers(1, 2 * TOGETHER), max_size=40))
-def test_units_are_handed_over_whole_in_order_and_by_the_hundred(sizes: list[int]) -> None:
-    units = [range(size) for size in sizes]
+@given(st.lists(st.tuples(st.integers(1, 2 * TOGETHER), st.sampled_from([1, 1, 20, 600])), max_size=40))
+def test_units_are_handed_over_whole_in_order_and_by_the_hundred(sizes: list[tuple[int, int]]) -> None:
+    checkpoint, data = Checkpoint("ckpt_000", 0, LocalFolder(Path())), StoredData("data", "digest")
+    units = [Unit(checkpoint, data, 0, size, weight) for size, weight in sizes]
     groups = list(_together(units))
     assert [unit for group in groups for unit in group] == units
-    for group in groups[:-1]:
-        assert sum(map(len, group)) >= TOGETHER
-    for group in groups:
-        assert sum(map(len, group[:-1])) < TOGETHER
+    sequences = [[len(unit) * unit.weight for unit in group] for group in groups]
+    for some in sequences[:-1]:
+        assert sum(some) >= TOGETHER
+    for some in sequences:
+        assert sum(some[:-1]) < TOGETHER
 
 
 def test_the_report_says_where_the_time_went(

@@ -41,6 +41,8 @@ class Unit:
     """First position of the chunk's panel, or of the questions."""
     stop: int
     """Position after the last."""
+    weight: int = 1
+    """Sequences that an engine gets of each row."""
 
     @property
     def key(self) -> Key:

@@ -14,7 +14,7 @@ from lm_eval.api.instance import Instance
 
 from analysis360.errors import DataError, SeriesError
 from analysis360.series.manifest import Model
-from analysis360.tasks.leaderboard.adapter import counter_seed, cut_at_stops
+from analysis360.tasks.leaderboard.adapter import counter_seed
 from analysis360.tasks.leaderboard.encoding import Encoder
 from analysis360.text import Text
 
@@ -155,11 +155,3 @@ def test_seeds_depend_on_what_is_asked_alone() -> None:
     seeds = {counter_seed(0, "task", i, j) for i in range(50) for j in range(4)}
     assert len(seeds) == 200
     assert counter_seed(0, "task", 1, 2) == counter_seed(0, "task", 1, 2) != counter_seed(1, "task", 1, 2)
-
-
-@given(st.text("abc", max_size=12), st.lists(st.text("abc", min_size=1, max_size=3), max_size=3))
-def test_the_text_before_the_first_stop(text: str, stops: list[str]) -> None:
-    found = cut_at_stops(text, stops)
-    assert text.startswith(found)
-    assert not any(stop in found for stop in stops)
-    assert found == text or any(text[len(found) :].startswith(stop) for stop in stops)

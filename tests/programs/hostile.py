@@ -55,11 +55,6 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "endless output": ("while True: print('x' * 1000)", ("output limit",)),
     "endless errors": ("import os\nwhile True: os.write(2, b'x' * 1000)", ("output limit",)),
     "large value": ("def square(x): return 'x' * (100 << 20)", LIMIT),
-    "large file": ("open('/tmp/f', 'wb').write(bytes(64 << 20))", FAILED),
-    "many files": (
-        "import os\nfor i in range(10 ** 6):\n    open(f'/tmp/{i}', 'wb').write(bytes(1 << 20))",
-        FAILED,
-    ),
     "descriptors": ("import os\nwhile True: os.dup(1)", FAILED),
     # signals and crashes
     "kill the parent": (
@@ -156,5 +151,19 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "not Python": ("this is (no program", FAILED),
     "zero bytes": ("\0", FAILED),
     "no text": ("'\ud800'", ("refused",)),
+    "half a character": ("def square(x): return {}['\\ud83d']", FAILED),
+    "name of control characters": (
+        "class Odd(Exception): pass\nOdd.__name__ = 'é\\n\\x1b'\ndef square(x): raise Odd",
+        FAILED,
+    ),
+    "half a character by itself": ("raise ValueError('\\ud800')", FAILED),
+    "large name": (
+        "class Odd(Exception): pass\nOdd.__name__ = 'y' * 5_000_000\ndef square(x): raise Odd('z' * 5_000_000)",
+        FAILED,
+    ),
+    "name that is none": (
+        "class Odd(Exception): pass\nOdd.__name__ = 'MemoryError\\0'\ndef square(x): raise Odd",
+        FAILED,
+    ),
     "nothing": ("", FAILED),
 }

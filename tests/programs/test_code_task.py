@@ -7,19 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from code_materials import character_tokenizer, write_problems
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from analysis360.engines import Prompt
 from analysis360.errors import SelectionError
 from analysis360.places import LocalFolder
 from analysis360.series import Checkpoint
 from analysis360.series.manifest import Model
+from analysis360.sweep import _together
 from analysis360.tasks.code.problems import read_problems
-from analysis360.tasks.code.prompts import cut, style
-from analysis360.tasks.code.task import Asked, Code, Questions, Settings, rescore, seed_of
+from analysis360.tasks.code.prompts import style
+from analysis360.tasks.code.task import Asked, Code, Questions, Settings, judge, rescore, seed_of
 from analysis360.text import Text
 
 Writer = Callable[[str, Prompt], str]
@@ -121,6 +121,29 @@ def test_part_of_a_unit_is_that_part_of_the_whole(data: LocalFolder, text: Text)
     assert len(replace(task, limit=3).units()[0]) == 3
 
 
+@pytest.mark.parametrize(
+    ("samples", "slices"), [(1, [(0, 4)]), (200, [(0, 2), (2, 4)]), (600, [(i, i + 1) for i in range(4)])]
+)
+def test_a_unit_is_about_as_many_programs_as_an_engine_gets_at_once(
+    samples: int, slices: list[tuple[int, int]], data: LocalFolder, text: Text
+) -> None:
+    task = task_of(data, text, "mbpp", samples=samples, temperature=1.0)
+    assert [(unit.start, unit.stop) for unit in task.units()] == slices
+    assert {unit.weight for unit in task.units()} == {samples}
+    assert len(list(_together(task.units()))) == len(slices) - (samples == 200)
+    assert [(unit.start, unit.stop) for unit in task.wholes()] == [(0, 4)]
+
+
+def test_whatever_is_written_can_be_stored(data: LocalFolder, tmp_path: Path) -> None:
+    questions = Questions(read_problems("mbpp", data), style("mbpp"))
+    odd = ["'\ud83d'", "x = '\0'", "\x1b\u2028é", "def f(x): return {}['\\ud83d']"]
+    table = judge(questions, range(4), [[one] for one in odd])
+    pq.write_table(table, tmp_path / "part.parquet")
+    stored = pq.read_table(tmp_path / "part.parquet")
+    assert stored["samples"].to_pylist() == [["'?'"], *([one] for one in odd[1:])]
+    assert rescore(stored, questions).equals(table)
+
+
 def test_the_text_ends_before_the_first_stop(data: LocalFolder, text: Text) -> None:
     task = task_of(data, text, "humaneval")
     solve = add("add")
@@ -175,13 +198,3 @@ def test_seeds_depend_on_seed_problem_and_sample_alone() -> None:
     assert len(seeds) == 2 * 164 * 20
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert seed_of(0, "HumanEval/0", 0) == 3508546553561605939  # a release keeps its draws
-
-
-@settings(deadline=None)
-@given(st.text(alphabet="ab\n#"), st.lists(st.text(alphabet="ab\n#", min_size=1, max_size=3), max_size=4))
-def test_cutting_keeps_the_longest_beginning_without_a_stop(text: str, stops: list[str]) -> None:
-    found = cut(text, stops)
-    assert text.startswith(found)
-    assert not any(stop in found for stop in stops)
-    for longer in range(len(found) + 1, len(text) + 1):  # whatever is longer starts a stop where it was cut
-        assert any(text.startswith(stop, len(found)) for stop in stops), text[:longer]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from analysis360.store import Store
 from analysis360.tasks.code import sandbox, walls
 from analysis360.tasks.code.passing import passing
 from analysis360.tasks.code.prompts import style
+from analysis360.tasks.code.task import Code
 
 QUIET: dict[str, Any] = {"engine": "torch", "new_tokens": 12, "progress": False}
 
@@ -122,6 +124,63 @@ def test_samples_are_drawn_apart_and_alike_in_every_run(series: Path, data: Path
     same = texts[texts["benchmark"] == "mbpp"].head(8)["text"].tolist()
     assert part.frame()["text"].tolist() == same
     assert whole.summary()["metric"].tolist() == ["pass@1", "pass@2"] * 2
+
+
+def test_an_interrupted_run_keeps_its_slices_and_ends_as_if_undisturbed(
+    series: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = QUIET | {"samples": 2, "temperature": 1.0, "k": 2, "data": data}
+    calm = code_evaluation(series, "0", out=tmp_path / "calm", **drawn)
+    monkeypatch.setattr("analysis360.tasks.code.task.SLICE", 4)
+    monkeypatch.setattr("analysis360.sweep.TOGETHER", 4)
+    run, calls = Code.run, []
+
+    def interrupted(task: Code, engine: Any, units: Any) -> Any:
+        calls.append(sum(map(len, units)))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return run(task, engine, units)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Code, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            code_evaluation(series, "0", out=tmp_path / "cut", **drawn)
+    assert calls == [2, 3, 2]  # of HumanEval 2; its last and 2 of MBPP; 2 of MBPP, which are lost
+    part = code_evaluation(series, "0", out=tmp_path / "cut", compute=False, **drawn)
+    assert part.summary()["n"].tolist() == [3, 2]
+    assert part.notes[-1].startswith("5 of 7 problems are stored")
+    again = code_evaluation(series, "0", out=tmp_path / "cut", **drawn)
+    assert (again.report.stored, again.report.computed) == (5, 2)
+    pd.testing.assert_frame_equal(again.frame(), calm.frame())
+    pd.testing.assert_frame_equal(again.summary(), calm.summary())
+
+
+def test_checkpoints_of_two_tokenizers_are_written_apart_and_read_together(
+    series: Path, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(series, tmp_path / "series")
+    character_tokenizer(tmp_path / "series/checkpoints/ckpt_002", marked=False)
+    both = {"data": data, "out": tmp_path / "out", "benchmarks": "mbpp", **QUIET}
+    with pytest.raises(SelectionError, match="ckpt_001 and ckpt_002 have different tokenizers"):
+        code_evaluation(tmp_path / "series", "1:3", **both)
+    assert not (tmp_path / "out").exists()
+    for ckpt in ("1", "2"):
+        code_evaluation(tmp_path / "series", ckpt, **both)
+    assert code_evaluation(tmp_path / "series", "1:3", **both).report.stored == 8
+
+
+def test_programs_judged_by_different_interpreters_are_pointed_out(
+    series: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = {"data": data, "out": tmp_path, "benchmarks": "mbpp", **QUIET}
+    assert not code_evaluation(series, "0", **one).notes
+    monkeypatch.setattr("platform.python_version", lambda: "3.99.0")
+    mixed = code_evaluation(series, "0,1", **one)
+    assert [
+        note
+        for note in mixed.notes
+        if re.match(r"results mix judges: Python 3\..*, bubblewrap .*; Python 3\.99", note)
+    ]
 
 
 def test_the_command_prints_the_table(

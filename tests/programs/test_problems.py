@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from analysis360.errors import DataError, MissingError
 from analysis360.places import LocalFolder
 from analysis360.tasks.code.problems import Problem, ProblemSet, read_problems
-from analysis360.tasks.code.prompts import STYLES, cut, style
+from analysis360.tasks.code.prompts import STYLES, style
 from analysis360.tasks.code.sandbox import Limits, run
+from analysis360.text import cut
 
 SIZES = {"humaneval": 164, "mbpp": 500}
 PATIENT = Limits(seconds=20)

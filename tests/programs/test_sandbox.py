@@ -23,10 +23,20 @@ from hypothesis import strategies as st
 from analysis360.errors import SandboxError
 from analysis360.tasks.code import walls
 from analysis360.tasks.code.inside import wire
-from analysis360.tasks.code.sandbox import KINDS, Limits, Program, Verdict, check_sandbox, run
+from analysis360.tasks.code.sandbox import KINDS, Limits, Program, Verdict, check_sandbox, printable, run
 from analysis360.tasks.code.seccomp import seccomp_filter
 
 QUICK = Limits(seconds=1, memory=256 << 20)
+
+
+TALKER = """
+import os
+def f():
+    for fd in range(3, 64):
+        try: os.write(fd, b'[]\\n' * 9)
+        except OSError: pass
+"""
+"""Says what is no message, and stays."""
 
 
 def judged(code: str, test: str = TEST, names: tuple[str, ...] = ("square",)) -> Verdict:
@@ -50,6 +60,33 @@ def test_nothing_is_left_running(verdicts: dict[str, Verdict]) -> None:
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     names = [Path(f"/proc/{child}/comm").read_text().strip() for child in children]
     assert "bwrap" not in names
+
+
+def left(code: str) -> list[str]:
+    """Names of the processes, dead ones too, whose parent is a process that ran the code, or was left to it."""
+    names = (
+        "subprocess.run(['ps', '-o', 'comm=', '--ppid', str(os.getpid())], capture_output=True, text=True)"
+    )
+    lines = [
+        "import ctypes, os, subprocess",
+        "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)",
+        code,
+        f"print({names}.stdout)",
+    ]
+    told = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
+    )
+    return told.stdout.split()
+
+
+@pytest.mark.parametrize(
+    "code", ["def f(): return 1", "import os; os._exit(0)", "import os; os.abort()", "while True: pass"]
+)
+def test_no_process_stays_for_the_system_to_wait_for(code: str) -> None:
+    """In a process that adopts what others leave, as the system's first process does."""
+    program = f"Program({code!r}, 'assert f() == 1', ('f',))"
+    judging = f"from analysis360.tasks.code.sandbox import *\nrun([{program}] * 3, Limits(seconds=1))"
+    assert "bwrap" not in left(judging)
 
 
 def test_programs_die_with_whoever_judges_them() -> None:
@@ -125,13 +162,22 @@ def test_the_environment_and_the_files_of_the_user_are_not_there(
     assert str(judged(seen, test, ("environment", "files", "who"))) == "passed"
 
 
-def test_programs_of_a_run_do_not_meet() -> None:
-    write = "open('/tmp/note', 'w').write('49')\ndef square(x): return x * x"
-    read = "note = int(open('/tmp/note').read())\ndef square(x): return note"
-    kinds = [
-        verdict.kind for verdict in run([Program(write, TEST, ("square",)), Program(read, TEST, ("square",))])
-    ]
-    assert kinds == ["passed", "failed"]
+def test_nothing_can_be_made_or_written_anywhere() -> None:
+    """Not even an empty file: there would be room for millions, outside every limit."""
+    write = (
+        "import os\nmade = []\nways = {\n"
+        "    'file': lambda path: open(path, 'w'), 'folder': os.mkdir, 'pipe': os.mkfifo,\n"
+        "    'link': lambda path: os.symlink('/', path), 'name': lambda path: os.link(os.__file__, path),\n"
+        "    'nameless': lambda path: os.open(os.path.dirname(path), os.O_TMPFILE | os.O_RDWR),\n}\n"
+        "folders = ['/tmp', '/dev/shm', *(folder for folder, _, _ in os.walk('/'))]\n"
+        "for folder in folders:\n    for way, make in ways.items():\n"
+        "        try: make(folder + '/made')\n        except OSError: continue\n        made.append((way, folder))\n"
+        "def f(): return made, len(folders)\n"
+    )
+    verdict = judged(
+        write, "made, folders = f()\nassert made == [], made\nassert folders > 10, folders", ("f",)
+    )
+    assert str(verdict) == "passed"
 
 
 @pytest.mark.parametrize(
@@ -159,14 +205,48 @@ def test_programs_of_a_run_do_not_meet() -> None:
         ),
         ("import dataclasses\n@dataclasses.dataclass\nclass P:\n    x: int\ndef f(): return P(3).x", "assert f() == 3"),
         ("import random\ndef f(): return random.random()", "import random\nassert f() == random.random()"),
-        ("def f():\n    with open('/tmp/x', 'w') as g: return g.write('a')", "assert f() == 1"),
+        ("class Odd(ValueError): pass\ndef f(): raise Odd(1)", "try: f()\nexcept ValueError: pass\nelse: assert False"),
+        ("def f(): b'\\xff'.decode()", "try: f()\nexcept ValueError: pass\nelse: assert False"),
+        ("def f(): raise ExceptionGroup('a', [KeyError()])", "try: f()\nexcept Exception: pass\nelse: assert False"),
+        *(
+            (f"def f(): raise {kind}('a')", f"try:\n    try: f()\n    except Exception: raise ValueError\n"
+            f"except {kind}: pass\nelse: assert False")
+            for kind in ("SystemExit", "KeyboardInterrupt", "GeneratorExit")
+        ),
     ],
 )  # fmt: skip
 def test_an_honest_program_is_judged_as_in_one_interpreter(code: str, test: str) -> None:
     space: dict[str, object] = {}
-    if "/tmp" not in code and "random" not in code:  # the reference: both in one, as published harnesses do
+    if "random" not in code:  # the reference: both in one, as published harnesses do
         exec(code + "\n" + test, space)
     assert str(judged(code, test, ("f", "Node", "sum"))) == "passed"
+
+
+@pytest.mark.parametrize("caught", ["except Exception", "except BaseException", "except", "finally"])
+@pytest.mark.parametrize("way", ["import os\ndef f(): os._exit(0)", TALKER], ids=["exit", "no message"])
+def test_a_program_that_is_gone_raises_nothing_that_a_test_could_expect(way: str, caught: str) -> None:
+    test = f"for _ in range(2):\n    try:\n        f()\n        done = False\n    {caught}: continue\n"
+    assert judged(way, test, ("f",)).kind == "failed"
+
+
+def test_every_verdict_can_be_printed_and_is_short(verdicts: dict[str, Verdict]) -> None:
+    assert all(str(verdict).isascii() and str(verdict).isprintable() for verdict in verdicts.values())
+    assert max(len(verdict.detail) for verdict in verdicts.values()) <= 300
+    assert verdicts["half a character"].detail == r"KeyError: '\ud83d'"
+    assert verdicts["name of control characters"].detail == r"\xe9\n\x1b"
+    assert verdicts["half a character by itself"].detail == r"ValueError: \ud800"
+
+
+@settings(deadline=None)
+@given(st.text(st.characters()))
+def test_what_a_verdict_says_is_printable_ascii(text: str) -> None:
+    said = printable(text)
+    assert said.isascii()
+    assert said == "" or said.isprintable()
+    assert len(said) <= 300
+    if len(said) < 300:
+        plain = text.replace("\\", "")  # the only character that stands for itself and begins others
+        assert printable(plain).encode().decode("unicode_escape") == plain
 
 
 def test_a_failure_is_told() -> None:

@@ -8,7 +8,7 @@ mbpp      paper      three solved problems, task ids 2, 3 and 4, as in Austin et
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from analysis360.errors import MissingError, SelectionError
@@ -81,9 +81,3 @@ def style(benchmark: str, name: str | None = None) -> Style:
     if name not in known:
         raise SelectionError(f"prompt {name!r} of {benchmark}: expected one of {', '.join(known)}")
     return known[name]
-
-
-def cut(text: str, stops: Iterable[str]) -> str:
-    """A text up to the first of the stops that it holds."""
-    found = [place for stop in stops if (place := text.find(stop)) >= 0]
-    return text[: min(found, default=len(text))]

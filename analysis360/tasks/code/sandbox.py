@@ -8,7 +8,8 @@ descriptor with what judges it, and can reach the verdict by one way: values tha
 What remains: a test that calls a helper of the program's own believes it, as the published harnesses do
 (HumanEval/32, 33, 38 and 50). An argument that a call changes stays as it was on the tests' side. Whoever can
 break out of the kernel's namespaces is out. Time is measured, so a program at its limit may fall on either side.
-Only the standard library is inside. Hash seeds and Python's `random` are fixed, so verdicts repeat.
+Only the standard library is inside, and nothing can be written, so a program that keeps files fails. Hash seeds and
+Python's `random` are fixed, so verdicts repeat.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import socket
@@ -29,8 +31,8 @@ from functools import lru_cache
 from analysis360.errors import SandboxError
 from analysis360.tasks.code.inside.judge import FILE as TEST
 from analysis360.tasks.code.inside.program import FILE as PROGRAM
-from analysis360.tasks.code.seccomp import seccomp_filter
-from analysis360.tasks.code.walls import INSTALL, command
+from analysis360.tasks.code.walled import Walled, orphans_adopted, start
+from analysis360.tasks.code.walls import INSTALL
 
 KINDS = ("passed", "failed", "timed out", "out of memory", "killed", "output limit", "refused")
 START_SECONDS = 60.0
@@ -38,6 +40,10 @@ START_SECONDS = 60.0
 SIGNALLED = 128
 """A shell's, and bubblewrap's, exit code of a process that a signal ended, less the signal's number."""
 READ = 65536
+LINES = 2
+"""That a judge writes: its hello, and the verdict."""
+DETAIL = 300
+"""Characters of a verdict's detail, at most."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,6 @@ class Limits:
     """Bytes of address space."""
     output: int = 1 << 20
     """Bytes printed."""
-    disk: int = 16 << 20
-    """Bytes in files, all under /tmp."""
     files: int = 64
     """Files open at a time."""
     message: int = 16 << 20
@@ -77,7 +81,7 @@ class Verdict:
     kind: str
     """One of KINDS."""
     detail: str = ""
-    """The exception's type and first line, or the signal."""
+    """The exception's type and first line, printable ASCII up to DETAIL characters, or the signal."""
 
     @property
     def passed(self) -> bool:
@@ -97,14 +101,15 @@ def run(
     """
     check_sandbox()
     chosen = limits or Limits()
-    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+    with orphans_adopted(), ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(lambda program: _Trial(program, chosen).verdict(), programs))
 
 
 @lru_cache(maxsize=1)
 def check_sandbox() -> None:
     """Judge a program that is right, once a process. Raises SandboxError where bubblewrap is missing or cannot work."""
-    verdict = _Trial(Program("def f(): return 1", "assert f() == 1", ("f",)), Limits()).verdict()
+    with orphans_adopted():
+        verdict = _Trial(Program("def f(): return 1", "assert f() == 1", ("f",)), Limits()).verdict()
     if not verdict.passed:
         raise SandboxError(f"the sandbox does not work here: a program that is right is judged {verdict}")
 
@@ -126,29 +131,29 @@ class _Trial:
         """Run both, and read the verdict from the judge alone."""
         try:
             with self._both() as (program, judge):
-                ended = self._watch(program, judge)
-                return ended or self._said(judge) or _by_itself(program, "the program")
+                ended = self._watch(program.process, judge.process)
+                return ended or self._said(judge.process) or _by_itself(program.process, "the program")
         except UnicodeEncodeError:
             return Verdict("refused", "no text that can be written as UTF-8")
 
     @contextlib.contextmanager
-    def _both(self) -> Iterator[tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]]:
-        """The two processes; whatever happens, both are killed with all they hold, and waited for."""
+    def _both(self) -> Iterator[tuple[Walled, Walled]]:
+        """The two sides; whatever happens, both are ended with all they hold."""
         how = json.dumps(asdict(self.limits))
         ends = socket.socketpair()
-        running: list[subprocess.Popen[bytes]] = []
+        running: list[Walled] = []
         try:
             with ends[0], ends[1]:
                 sides = (
-                    ("program", self.program.code, [how]),
-                    ("judge", self.program.test, [how, json.dumps(self.program.names)]),
+                    ("program", {PROGRAM: self.program.code}, [how]),
+                    ("judge", {TEST: self.program.test}, [how, json.dumps(self.program.names)]),
                 )
-                for end, (module, text, arguments) in zip(ends, sides, strict=True):
-                    running.append(_start(module, text, arguments, end.fileno(), self.limits.disk))
+                for end, side in zip(ends, sides, strict=True):
+                    running.append(start(*side, line=end.fileno(), keep_errors=end is ends[0]))
             yield running[0], running[1]
         finally:
-            for process in running:
-                _end(process)
+            for walled in running:
+                walled.end()
 
     def _watch(self, program: subprocess.Popen[bytes], judge: subprocess.Popen[bytes]) -> Verdict | None:
         """Read both until the judge is done; a verdict where a limit comes first. Raises SandboxError."""
@@ -165,6 +170,8 @@ class _Trial:
                         self.said += read
                         if not read:
                             return None if started else self._refuse()
+                        if self.said.count(b"\n") == LINES:
+                            return None
                         if not started:
                             deadline, started = time.monotonic() + 2 * self.limits.seconds, True
                     elif not read:
@@ -188,46 +195,15 @@ class _Trial:
     def _said(self, judge: subprocess.Popen[bytes]) -> Verdict | None:
         """The judge's verdict; None where the program was gone before there was one."""
         lines = self.said.splitlines()
-        if len(lines) != 2:
+        if len(lines) != LINES:
             return _by_itself(judge, "the judge")
         kind, detail = json.loads(lines[1])
-        return None if kind == "gone" else Verdict(kind, detail)
+        return None if kind == "gone" else Verdict(kind, printable(detail))
 
 
-def _start(module: str, text: str, arguments: list[str], line: int, disk: int) -> subprocess.Popen[bytes]:
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(_memory(data)) for data in (text.encode(), seccomp_filter())]
-        inside = PROGRAM if module == "program" else TEST
-        return subprocess.Popen(
-            command(module, arguments, files={inside: files[0]}, seccomp=files[1], disk=disk),
-            stdin=line,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if module == "program" else subprocess.DEVNULL,
-            pass_fds=files,
-            start_new_session=True,
-        )
-
-
-@contextlib.contextmanager
-def _memory(data: bytes) -> Iterator[int]:
-    """A descriptor from which `data` is read."""
-    fd = os.memfd_create("task")
-    try:
-        with open(fd, "wb", closefd=False) as file:
-            file.write(data)
-        os.lseek(fd, 0, os.SEEK_SET)
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a sandbox: when bubblewrap dies its namespace of processes dies, and everything in it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+def printable(text: str) -> str:
+    """A text's first DETAIL characters, in ASCII that any file or terminal takes: the rest escaped as in Python."""
+    return re.sub(r"[^ -~]", lambda found: ascii(found[0])[1:-1], text[:DETAIL])[:DETAIL]
 
 
 def _by_itself(process: subprocess.Popen[bytes], name: str) -> Verdict:

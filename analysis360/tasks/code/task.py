@@ -6,8 +6,9 @@ Stored of each problem are the texts that were written, so that they can be judg
 from __future__ import annotations
 
 import hashlib
+import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,10 +21,13 @@ from analysis360.errors import EngineError, SelectionError
 from analysis360.series import Checkpoint
 from analysis360.tasks import Unit
 from analysis360.tasks.code.problems import ProblemSet
-from analysis360.tasks.code.prompts import Style, cut
+from analysis360.tasks.code.prompts import Style
 from analysis360.tasks.code.sandbox import Limits, Verdict, run
 from analysis360.tasks.code.walls import sandbox_version
-from analysis360.text import Text
+from analysis360.text import Text, cut
+
+SLICE = 512
+"""Programs a unit, about: what an interrupted run loses."""
 
 
 @dataclass(frozen=True)
@@ -136,29 +140,39 @@ class Code:
     def describe(self, checkpoint: Checkpoint) -> dict[str, str]:
         """What judged, and how text became ids."""
         texts = next((several for one, several in self.plan if one == checkpoint), ())
-        return {"sandbox": sandbox_version(), "tokenizer": ", ".join({one.text.digest for one in texts})}
+        judge = f"Python {platform.python_version()}, {sandbox_version()}"
+        return {"judge": judge, "tokenizer": ", ".join({one.text.digest for one in texts})}
 
     def units(self) -> list[Unit]:
-        """One unit a checkpoint and benchmark."""
+        """Slices of what is asked of each checkpoint."""
+        step = max(1, SLICE // self.how.samples)
         return [
-            Unit(checkpoint, asked, 0, min(len(asked.questions), self.limit or len(asked.questions)))
+            replace(whole, start=start, stop=min(start + step, whole.stop))
+            for whole in self.wholes()
+            for start in range(0, whole.stop, step)
+        ]
+
+    def wholes(self) -> list[Unit]:
+        """What is asked of each checkpoint: a unit a benchmark."""
+        return [
+            Unit(checkpoint, asked, 0, min(size, self.limit or size), self.how.samples)
             for checkpoint, several in self.plan
             for asked in several
+            for size in [len(asked.questions)]
         ]
 
     def run(self, engine: Engine, units: Sequence[Unit]) -> list[pa.Table]:
         """Ask and judge units of one checkpoint (see `table_of`)."""
-        asked = [(unit.chunk, range(unit.start, unit.stop)) for unit in units]
-        prompts = [prompt for one, some in asked for prompt in self._prompts(_asked(one), some)]
+        asked = [(asked_of(unit), range(unit.start, unit.stop)) for unit in units]
+        prompts = [prompt for one, some in asked for prompt in self._prompts(one, some)]
         written = engine.complete(prompts)
         if len(written) != len(prompts):
             raise EngineError(f"expected {len(prompts)} completions, found {len(written)}")
         texts = iter(zip(prompts, written, strict=True))
         tables = []
         for one, some in asked:
-            of = _asked(one)
-            samples = [[_text(of, *next(texts)) for _ in range(self.how.samples)] for _ in some]
-            tables.append(judge(of.questions, some, samples, self.how.limits, self.workers))
+            samples = [[_text(one, *next(texts)) for _ in range(self.how.samples)] for _ in some]
+            tables.append(judge(one.questions, some, samples, self.how.limits, self.workers))
         return tables
 
     def _prompts(self, asked: Asked, positions: range) -> list[Prompt]:
@@ -179,9 +193,10 @@ class Code:
         ]
 
 
-def _asked(data: object) -> Asked:
-    assert isinstance(data, Asked)
-    return data
+def asked_of(unit: Unit) -> Asked:
+    """The questions of a unit of this task."""
+    assert isinstance(unit.chunk, Asked)
+    return unit.chunk
 
 
 def _text(asked: Asked, prompt: Prompt, ids: Sequence[int]) -> str:
@@ -205,7 +220,11 @@ def judge(
     limits: Limits | None = None,
     workers: int | None = None,
 ) -> pa.Table:
-    """Judge the texts of each position, [problems][samples]: a row a problem (see `table_of`). Raises SandboxError."""
+    """Judge the texts of each position, [problems][samples]: a row a problem (see `table_of`). Raises SandboxError.
+
+    What no file can hold of a text, half a character of UTF-16, is a question mark.
+    """
+    samples = [[text.encode(errors="replace").decode() for text in texts] for texts in samples]
     problems = [questions.problems.problems[position] for position in positions]
     programs = [
         problem.program(text) for problem, texts in zip(problems, samples, strict=True) for text in texts

@@ -1,8 +1,9 @@
 """What surrounds a judged program: a bubblewrap command with nothing inside but this Python's standard library.
 
-No network, no processes but its own, no environment, a root that cannot be written, and a small /tmp. The
-interpreter, its standard library and the shared objects they load lie where they lie outside, for a program
-finds its libraries by path; packages beside the standard library are hidden.
+No network, no processes but its own, no environment, and nothing that can be written: empty files alone would
+fill the kernel's memory, which no limit of a process counts. The interpreter, its standard library and the shared
+objects they load lie where they lie outside, for a program finds its libraries by path; packages beside the standard
+library are hidden.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ INSTALL = "install it with `apt-get install bubblewrap` (version 0.7 or later)"
 
 
 def command(
-    module: str, arguments: Sequence[str], *, files: dict[str, int], seccomp: int, disk: int
+    module: str, arguments: Sequence[str], *, files: dict[str, int], seccomp: int, info: int
 ) -> list[str]:
     """The command that runs `main` of a module of `inside` in a sandbox of its own.
 
-    `files` are descriptors whose content becomes a file of the name inside; `seccomp` is that of a filter;
-    `disk` are the bytes that fit in /tmp. Raises SandboxError where bubblewrap is not installed.
+    `files` are descriptors whose content becomes a file of the name inside; `seccomp` is that of a filter; to
+    `info` bubblewrap writes what it has started. Raises SandboxError where bubblewrap is not installed.
     """
     given = [part for name, fd in files.items() for part in ("--file", str(fd), name)]
     start = f"from analysis360.tasks.code.inside.{module} import main; main()"
@@ -43,8 +44,8 @@ def command(
     return [
         *_walls(),
         *given,
-        *("--size", str(disk), "--tmpfs", "/tmp", "--chdir", "/tmp"),
-        *("--remount-ro", "/", "--seccomp", str(seccomp), "--"),
+        *("--chdir", "/", "--remount-ro", "/"),
+        *("--info-fd", str(info), "--seccomp", str(seccomp), "--"),
         *python,
         *arguments,
     ]
@@ -68,12 +69,16 @@ def _walls() -> tuple[str, ...]:
     return (
         *(found, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
         *("--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox"),
-        *("--clearenv", "--setenv", "PYTHONHASHSEED", "0", "--setenv", "HOME", "/tmp"),
+        *("--clearenv", "--setenv", "PYTHONHASHSEED", "0", "--setenv", "HOME", "/"),
         *(part for path in _needed() for part in ("--ro-bind", path, path)),
-        *(part for path in hidden if path.is_dir() for part in ("--tmpfs", str(path))),
+        *(part for path in hidden if path.is_dir() for part in _emptied(str(path))),
         *("--ro-bind", str(INSIDE), _PLACE, "--setenv", "PYTHONPATH", OWN),
         *("--dev-bind", "/dev/null", "/dev/null"),
     )
+
+
+def _emptied(folder: str) -> tuple[str, ...]:
+    return "--tmpfs", folder, "--remount-ro", folder
 
 
 def _needed() -> list[str]:

@@ -11,6 +11,7 @@ from analysis360.digests import counter_seed
 from analysis360.engines import Engine
 from analysis360.engines.trees import distinct_ids
 from analysis360.tasks.leaderboard.encoding import Encoder
+from analysis360.text import cut
 
 
 class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
@@ -48,16 +49,10 @@ class EngineLM(LM):  # type: ignore[misc]  # lm-eval has no types
         assert self.engine is not None
         made = self.engine.complete(prompts)
         texts = (self.encoder.text.decode(ids) for ids in made)
-        return [cut_at_stops(text, prompt.stop) for text, prompt in zip(texts, prompts, strict=True)]
+        return [cut(text, prompt.stop) for text, prompt in zip(texts, prompts, strict=True)]
 
     def _score(self, requests: list[Any]) -> list[Any]:
         assert self.engine is not None
         self.asked += sum(len(one.context) + len(one.continuation) - 1 for one in requests)
         self.distinct += distinct_ids(requests)
         return self.engine.score(requests)
-
-
-def cut_at_stops(text: str, stops: Sequence[str]) -> str:
-    """The text before the first of the stops."""
-    places = [text.find(stop) for stop in stops if stop in text]
-    return text[: min(places)] if places else text

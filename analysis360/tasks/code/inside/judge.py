@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 FILE = "/task/test.py"
 
 
-class ProgramError(Exception):
-    """An exception of the program's own."""
-
-
 class Remote:
     """Stands for an object of the program. Equal to itself alone."""
 
@@ -71,51 +67,68 @@ def refer(value: Any) -> int:
 def ask(line: Line, what: str, target: int | str, given: list[Any]) -> Any:
     """Ask the program, and take its value or raise its exception. Raises GoneError."""
     line.put([what, target, encode(given, refer)])
-    kind, content = _pair(line.get())
-    if kind == "raised":
-        _raise(*_pair(content))
-    return decode(content, lambda number: Remote(line, number))
+    return hear(line)
 
 
-def _pair(message: Any) -> tuple[Any, Any]:
-    if not isinstance(message, list) or len(message) != 2:
+def hear(line: Line) -> Any:
+    """The program's value; raises its exception. Raises GoneError."""
+    try:
+        kind, content = _parts(line.get(), 2)
+        if kind == "raised":
+            _raise(*_parts(content, 3))
+        return decode(content, lambda number: Remote(line, number))
+    except GoneError:
+        line.gone = True
+        raise
+
+
+def _parts(message: Any, n: int) -> list[Any]:
+    if not isinstance(message, list) or len(message) != n:
         raise GoneError
-    return message[0], message[1]
+    return message
 
 
-def _raise(name: Any, text: Any) -> NoReturn:
-    """Raise what the program raised: a built-in exception as itself."""
-    kind = getattr(builtins, str(name), None)
-    if isinstance(kind, type) and issubclass(kind, Exception):
-        try:
-            error = kind(text)
-        except TypeError:  # it takes more than a text
-            error = ProgramError(text)
-    else:
-        error = ProgramError(text)
+def _raise(kind: Any, name: Any, text: Any) -> NoReturn:
+    """Raise what the program raised, as the built-in exception that it is or derives from."""
+    base = getattr(builtins, str(kind), None)
+    if not (isinstance(base, type) and issubclass(base, BaseException)):
+        base = Exception
+    error = _made(base, str(text))
     vars(error)["said"] = str(name), str(text)
     raise error
 
 
+def _made(base: type[BaseException], text: str) -> BaseException:
+    """An exception of the kind, or of the nearest above it that a text alone makes."""
+    kinds = iter(base.__mro__)
+    while True:
+        try:
+            error: BaseException = next(kinds)(text)
+        except TypeError:
+            continue
+        return error
+
+
 def judge(line: Line, test: str, names: list[str]) -> tuple[str, str]:
     """The kind of the verdict, and its detail."""
+    kind, detail = "passed", ""
     try:
-        kind, content = _pair(line.get())
-        if kind == "raised":
-            _raise(*_pair(content))
-        defined = content if isinstance(content, list) else []
+        defined = hear(line)
         seed_if_used(test)
         space = {name: ask(line, "global", name, []) for name in names if name in defined}
         exec(compile(test, FILE, "exec"), {"__name__": "test", **space})
-    except GoneError:
-        return "gone", ""
     except BaseException as error:
-        name, text = vars(error).get("said") or (type(error).__name__, str(error))
-        if name == "MemoryError":
-            return "out of memory", ""
-        first = (text.splitlines() or [""])[0][:200]
-        return "failed", f"{name}: {first}" if first else name
-    return "passed", ""
+        kind, detail = _failure(error)
+    return ("gone", "") if line.gone else (kind, detail)
+
+
+def _failure(error: BaseException) -> tuple[str, str]:
+    """The verdict where tests end with an exception."""
+    name, text = vars(error).get("said") or (type(error).__name__, str(error))
+    if name == "MemoryError":
+        return "out of memory", ""
+    first = (text.splitlines() or [""])[0][:200]
+    return "failed", f"{name[:200]}: {first}" if first else name[:200]
 
 
 def main() -> None:

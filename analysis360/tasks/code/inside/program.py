@@ -50,9 +50,8 @@ def answer(ask: str, target: Any, given: list[Any]) -> Any:
     return ASKED[ask](target, *given)
 
 
-def serve(line: Line, module: ModuleType) -> None:
+def serve(line: Line, module: ModuleType, objects: Objects) -> None:
     """Answer until the judge is gone."""
-    objects = Objects()
     while True:
         ask, target, given = line.get()
         try:
@@ -66,12 +65,13 @@ def serve(line: Line, module: ModuleType) -> None:
 
 
 def raised(error: BaseException) -> list[Any]:
-    """An exception's type and the first line of its text."""
+    """The built-in exception that one is or derives from, its type's name, and the first line of its text."""
+    kind = next(one for one in type(error).__mro__ if one.__module__ == "builtins")
     try:
         text = str(error)
     except BaseException:
         text = ""
-    return ["raised", [type(error).__name__, (text.splitlines() or [""])[0][:200]]]
+    return ["raised", [kind.__name__, type(error).__name__[:200], (text.splitlines() or [""])[0][:200]]]
 
 
 def main() -> None:
@@ -97,5 +97,7 @@ def _main() -> None:
     except BaseException as error:
         line.put(raised(error))
     else:
-        line.put(["defined", sorted(name for name in vars(module) if isinstance(name, str))])
-        serve(line, module)
+        objects = Objects()
+        names = sorted(name for name in vars(module) if isinstance(name, str))
+        line.put(["value", encode(names, objects.refer)])
+        serve(line, module, objects)

@@ -27,8 +27,8 @@ SEQUENCES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-class GoneError(Exception):
-    """The other side is gone, or says what is no message."""
+class GoneError(BaseException):
+    """The other side is gone, or says what is no message. No test takes it for an exception of the program's."""
 
 
 class Line:
@@ -37,6 +37,8 @@ class Line:
     def __init__(self, fd: int, most: int) -> None:
         self._in, self._out = os.fdopen(fd, "rb"), os.fdopen(os.dup(fd), "wb")
         self._most = most
+        self.gone = False
+        """Whether it broke at some time, whatever was made of the GoneError that said so."""
 
     def put(self, message: Any) -> None:
         """Send a message."""
@@ -47,6 +49,7 @@ class Line:
             self._out.write(text + b"\n")
             self._out.flush()
         except OSError as error:
+            self.gone = True
             raise GoneError from error
 
     def get(self) -> Any:
@@ -115,7 +118,7 @@ def begin(limits: dict[str, int]) -> Line:
     sys.set_int_max_str_digits(0)
     for what, most in (
         (resource.RLIMIT_AS, limits["memory"]),
-        (resource.RLIMIT_FSIZE, limits["disk"]),
+        (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, limits["files"]),
     ):
