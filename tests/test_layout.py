@@ -27,7 +27,7 @@ LINES = [
     ["figures", "joined"],
     ["scored", "continued"],
     ["results", "evaluations", "code_results", "biases", "perplexities"],
-    ["tables", "gallery", "api", "leaderboard", "coding", "bold", "continuing", "perplexing", "toxicity"],
+    ["tables", "gallery", "api", "leaderboard", "coding", "bold", "prompting", "perplexing", "toxicity"],
     ["comparing"],
     ["cli"],
 ]
