@@ -23,9 +23,14 @@ from analysis360.errors import (
 
 if TYPE_CHECKING:
     from analysis360.api import memorization
+    from analysis360.biases import BiasResult
     from analysis360.code_results import CodeResult
     from analysis360.coding import code_evaluation
+    from analysis360.comparing import compare_models
+    from analysis360.continuing import Scoring, bold
     from analysis360.engines import VllmOptions
+    from analysis360.evaluating import leaderboard
+    from analysis360.evaluations import EvaluationResult
     from analysis360.hub.options import HubOptions
     from analysis360.perplexing import perplexity
     from analysis360.perplexities import PerplexityResult
@@ -35,16 +40,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "BiasResult": "analysis360.biases",
     "Checkpoint": "analysis360.series",
     "Chunk": "analysis360.series",
     "CodeResult": "analysis360.code_results",
     "Exposure": "analysis360.series",
+    "EvaluationResult": "analysis360.evaluations",
     "HubOptions": "analysis360.hub.options",
     "VllmOptions": "analysis360.engines",
     "MemorizationResult": "analysis360.results",
+    "Scoring": "analysis360.continuing",
     "Series": "analysis360.series",
+    "bold": "analysis360.continuing",
     "code_evaluation": "analysis360.coding",
     "PerplexityResult": "analysis360.perplexities",
+    "compare_models": "analysis360.comparing",
+    "leaderboard": "analysis360.evaluating",
     "memorization": "analysis360.api",
     "open_series": "analysis360.series",
     "perplexity": "analysis360.perplexing",
@@ -52,25 +63,31 @@ _LAZY = {
 
 __all__ = [
     "Analysis360Error",
+    "BiasResult",
     "Checkpoint",
     "CheckpointError",
     "Chunk",
     "CodeResult",
     "DataError",
     "EngineError",
+    "EvaluationResult",
     "Exposure",
     "HubError",
     "HubOptions",
     "MemorizationResult",
     "PerplexityResult",
     "SandboxError",
+    "Scoring",
     "SelectionError",
     "Series",
     "SeriesError",
     "StoreError",
     "VllmOptions",
     "__version__",
+    "bold",
     "code_evaluation",
+    "compare_models",
+    "leaderboard",
     "memorization",
     "open_series",
     "perplexity",

@@ -216,7 +216,12 @@ def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="open-llm (ARC, HellaSwag, MMLU, TruthfulQA), some of them, or lm-eval's tasks; arc@5 is 5-shot",
     )
-    add("--shots", type=int, metavar="N", help="examples before each question; each task's own if left out")
+    add(
+        "--shots",
+        type=int,
+        metavar="N",
+        help="examples before each question, where --tasks has no number; if left out, as the benchmark has it",
+    )
     add("--limit", type=int, metavar="N", help="the first N questions of each task; all if left out")
     add("--include", metavar="FOLDER", help="folder of further lm-eval task files")
     add("--seed", type=int, default=1234, help="of the examples, where they are drawn (%(default)s)")
@@ -444,7 +449,7 @@ def _perplexity(parsed: argparse.Namespace) -> None:
 
 def _leaderboard(parsed: argparse.Namespace) -> None:
     from analysis360.engines import VllmOptions
-    from analysis360.leaderboard import leaderboard
+    from analysis360.evaluating import leaderboard
     from analysis360.tables import evaluation_table
 
     names = ["tasks", "shots", "limit", "include", "seed", "engine", "dtype", "shard", "out"]
@@ -489,7 +494,7 @@ def _numbers(name: str, text: str) -> list[int]:
 
 
 def _bold(parsed: argparse.Namespace) -> None:
-    from analysis360.bold import Scoring, bold
+    from analysis360.continuing import Scoring, bold
     from analysis360.engines import VllmOptions
     from analysis360.gallery import draw_biases
     from analysis360.tables import bias_table
@@ -534,8 +539,8 @@ def _tell(result: Any, folder: Path) -> None:
 
 
 def _figures(parsed: argparse.Namespace) -> None:
+    from analysis360.evaluating import stored_benchmarks_of
     from analysis360.gallery import draw_all, draw_biases, draw_evaluations, draw_losses, draw_training
-    from analysis360.leaderboard import stored_benchmarks_of
     from analysis360.perplexing import stored_perplexities
 
     series, to = _opened(parsed), Path(parsed.to)
@@ -567,7 +572,7 @@ def _figures(parsed: argparse.Namespace) -> None:
 
 def _continued(parsed: argparse.Namespace, series: Series) -> BiasResult | None:
     """What is stored of BOLD's prompts, drawn as by default, where anything is."""
-    from analysis360.bold import bold
+    from analysis360.continuing import bold
 
     options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
     try:

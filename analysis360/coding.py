@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from analysis360.code_results import CodeResult, read_correct
 from analysis360.engines import Engine, VllmOptions, check_options, check_parts, open_engine, resolve_kind
-from analysis360.errors import NotStoredError, SelectionError
+from analysis360.errors import CheckpointError, NotStoredError, SelectionError
 from analysis360.places import LocalFolder, Place
 from analysis360.results import mixed_provenance
 from analysis360.selection import compute_dtype, readable, selected, window_of
@@ -77,13 +77,14 @@ def code_evaluation(
         check_sandbox()
         check_options(kind, vllm)
         check_parts(chosen[0], vllm)
-    task = Code(_plan(series, chosen, questions), how, limit, workers)
+    plan, unread = _plan(series, chosen, questions)
+    task = Code(plan, how, limit, workers)
     store = Store(out, series.name)
     if compute:
         report = sweep(task, store, _opener(series, task, vllm), progress=progress)
     else:
         report = Report(task.noun, len(store.read(task)))
-    report.failures[:0] = failures
+    report.failures[:0] = [*failures, *unread]
     return _result(series, chosen, task, ks, store, report)
 
 
@@ -118,11 +119,15 @@ def _questions(
 
 def _plan(
     series: Series, chosen: Sequence[Checkpoint], questions: Sequence[Questions]
-) -> list[tuple[Checkpoint, list[Asked]]]:
-    """Every benchmark under every checkpoint, as its tokenizer reads it; ids are made once a tokenizer."""
-    texts = open_texts(series, chosen)
+) -> tuple[list[tuple[Checkpoint, list[Asked]]], list[CheckpointError]]:
+    """Every benchmark under every checkpoint, as its tokenizer reads it; ids are made once a tokenizer.
+
+    And what is wrong with checkpoints that have none.
+    """
+    texts, failures = open_texts(series, chosen)
     asked = {text.digest: [Asked(one, text) for one in questions] for text in texts.values()}
-    return [(checkpoint, asked[texts[checkpoint.name].digest]) for checkpoint in chosen]
+    there = [checkpoint for checkpoint in chosen if checkpoint.name in texts]
+    return [(checkpoint, asked[texts[checkpoint.name].digest]) for checkpoint in there], failures
 
 
 def _opener(series: Series, task: Code, vllm: VllmOptions | None) -> partial[Engine]:

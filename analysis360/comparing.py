@@ -11,8 +11,8 @@ import pandas as pd
 from analysis360.code_results import stored_summary
 from analysis360.comparison import Comparison, compare
 from analysis360.errors import SelectionError
+from analysis360.evaluating import leaderboard
 from analysis360.evaluations import EvaluationResult
-from analysis360.leaderboard import leaderboard
 from analysis360.series import open_series
 from analysis360.store import Store
 
@@ -35,6 +35,8 @@ def compare_models(
     """
     if not models:
         raise SelectionError("models: expected SERIES or SERIES:CKPTS, found nothing")
+    if twice := sorted({model for model in models if list(models).count(model) > 1}):
+        raise SelectionError(f"models: {', '.join(twice)} is named twice")
     scores = []
     for model in models:
         name, ckpts = split(model)

@@ -16,6 +16,7 @@ from analysis360.parts import Rows
 from analysis360.scorers.cache import Cached
 from analysis360.scorers.repetition import repetition
 from analysis360.series import Checkpoint
+from analysis360.tasks import Unit
 from analysis360.tasks.bold import Asked, Bold
 from analysis360.tasks.bold.anonymous import anonymous
 from analysis360.tasks.bold.measures import Metric
@@ -57,6 +58,15 @@ class Continued:
     scorers: Sequence[Cached]
 
     @cached_property
+    def _units(self) -> tuple[list[Unit], list[list[int]]]:
+        """The task's units, and the places of each checkpoint's."""
+        units = self.task.units()
+        places: dict[str, list[int]] = {}
+        for i, unit in enumerate(units):
+            places.setdefault(unit.checkpoint.name, []).append(i)
+        return units, [places.get(checkpoint.name, []) for checkpoint in self.checkpoints]
+
+    @cached_property
     def _offsets(self) -> dict[str, int]:
         """Distinct prompts before those of each set."""
         sizes: dict[str, int] = {}
@@ -85,9 +95,8 @@ class Continued:
         size = sum(len(a.distinct.prompts) for a in self.task.plan[0][1] if a.sample == 0)
         text, prompt = (np.full((self.samples, size), None, object) for _ in range(2))
         repeated = np.full((self.samples, size), np.nan)
-        units = self.task.units()
-        places = [i for i, unit in enumerate(units) if unit.checkpoint is self.checkpoints[k]]
-        for table, pieces in self.rows.read(("position", "prompt", "text", "ids"), places):
+        units, places = self._units
+        for table, pieces in self.rows.read(("position", "prompt", "text", "ids"), places[k]):
             ids = repetition(table["ids"].to_pylist())
             texts, prompts = (table[name].to_numpy() for name in ("text", "prompt"))
             position = table["position"].to_numpy()

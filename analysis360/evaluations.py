@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 COLUMNS = ("metric", "value", "items", "aggregation", "logprob")
 ANSWERS = ("position", *COLUMNS, "greedy", "text")
+MOST_NOTES = 5
+"""Notes on uneven question sets that are written out."""
 FRAME = ("ckpt", "tokens", "task", "shots", "metric", "value", "stderr", "n", "chance")
 SUMMARY = ("series", "ckpt", "tokens", "benchmark", "metric", "value", "stderr", "n", "chance", "missing")
 
@@ -171,6 +173,8 @@ class Gathered:
 
     def _chance(self, metric: str, values: Sequence[Any]) -> float:
         """Of an accuracy over choices."""
+        if any(name.startswith("acc_mutual_info") for name, _ in self._values):
+            return float("nan")  # each choice was asked twice
         guessed = metric.partition(",")[0] in ("acc", "acc_norm") and min(self._choices) > 1
         if not guessed or not set(values) <= {0.0, 1.0}:
             return float("nan")
@@ -222,7 +226,35 @@ def _benchmark(here: pd.DataFrame, one: Benchmark) -> list[tuple[Any, ...]]:
         why = f"{len(there)} of {m} tasks are stored" if m > 1 else "not asked"
         return [(one.name, name, np.nan, np.nan, n, np.nan, why)]
     error = float(np.sqrt((there["stderr"] ** 2).sum(skipna=False)) / m)
-    return [(one.name, name, there["value"].mean(), error, n, there["chance"].mean(skipna=False), "")]
+    value, chance = (float(there[column].mean(skipna=False)) for column in ("value", "chance"))
+    why = "an answer is not a finite number; another --dtype may give one" if np.isnan(value) else ""
+    return [(one.name, name, value, error, n, chance, why)]
+
+
+def unevenness(units: Sequence[Unit], rows: Rows) -> list[str]:
+    """What keeps checkpoints from being compared: other questions, or not as many; and what is not stored yet."""
+    contents: dict[str, dict[str, list[str]]] = {}
+    counts: dict[str, set[int]] = {}
+    for unit, stored in zip(units, rows.stored, strict=True):
+        contents.setdefault(unit.chunk.name, {}).setdefault(unit.chunk.digest, []).append(
+            unit.checkpoint.name
+        )
+        counts.setdefault(unit.chunk.name, set()).add(stored)
+    notes = []
+    for name, by_content in contents.items():
+        if len(by_content) > 1:
+            groups = " against ".join(
+                f"{x[0]} and {len(x) - 1} more" if x[1:] else x[0] for x in by_content.values()
+            )
+            notes.append(f"{name}: checkpoints were not asked the same: {groups}; run the older ones again")
+        if len(counts[name]) > 1:
+            low, high = min(counts[name]), max(counts[name])
+            notes.append(f"{name}: {low:,} to {high:,} questions are stored, not as many at every checkpoint")
+    return (
+        notes
+        if len(notes) <= MOST_NOTES
+        else [*notes[:MOST_NOTES], f"and {len(notes) - MOST_NOTES} more such"]
+    )
 
 
 def planned_units(task: Leaderboard, asked: Sequence[Benchmark]) -> list[Unit]:
@@ -270,8 +302,3 @@ def stored_units(
         else []
     )
     return list(found.values()), notes
-
-
-def with_members(one: Benchmark, members: Sequence[str]) -> Benchmark:
-    """The benchmark with the tasks that lm-eval found under its name."""
-    return one if one.parts else replace(one, parts=tuple(members))

@@ -126,7 +126,9 @@ def perplexity(
         check_parts(checkpoints[0], vllm)
         chosen.store.prepare()
     if corpora:
-        how, asked = _text(chosen, corpora, how)
+        how, asked, more = _text(chosen, corpora, how)
+        failures += more
+        chosen = replace(chosen, checkpoints=[checkpoint for checkpoint, _ in asked.plan])
     else:
         asked = _rows(chosen, chunks, sequences, how, keep=compute, progress=progress)
     task = Perplexity(asked.plan, how)
@@ -163,9 +165,11 @@ def _window(series: Series, asked: int | None, *, rows: bool) -> int:
     return min([most, *(tokens - 1 for tokens in known)])
 
 
-def _text(chosen: Chosen, corpora: Sequence[Corpus], how: Settings) -> tuple[Settings, Planned]:
-    """Every corpus under every checkpoint, as its own tokenizer cuts it."""
-    texts = open_texts(chosen.series, chosen.checkpoints)
+def _text(
+    chosen: Chosen, corpora: Sequence[Corpus], how: Settings
+) -> tuple[Settings, Planned, list[CheckpointError]]:
+    """Every corpus under every checkpoint, as its own tokenizer cuts it; what is wrong with those that have none."""
+    texts, failures = open_texts(chosen.series, chosen.checkpoints)
     distinct = {text.digest: text for text in texts.values()}
     cut: dict[str, list[Data]] = {
         digest: [
@@ -177,8 +181,8 @@ def _text(chosen: Chosen, corpora: Sequence[Corpus], how: Settings) -> tuple[Set
     names = [corpus.name for corpus in corpora]
     if len(set(names)) < len(names):
         raise SelectionError(f"text and data set are both called {names[-1]}; rename the file")
-    plan = [(one, cut[texts[one.name].digest]) for one in chosen.checkpoints]
-    return replace(how, eos=next(iter(texts.values())).eos), Planned(plan, [], {})
+    plan = [(one, cut[texts[one.name].digest]) for one in chosen.checkpoints if one.name in texts]
+    return replace(how, eos=next(iter(texts.values())).eos), Planned(plan, [], {}), failures
 
 
 def _rows(
@@ -239,7 +243,7 @@ def _result(
         joined = Joined(series, chosen.checkpoints, asked.pieces, asked.panels)
         names = [chunk.name for chunk in asked.pieces]
         try:
-            text = next(iter(open_texts(series, chosen.checkpoints[:1]).values()))
+            text = next(iter(open_texts(series, chosen.checkpoints[:1])[0].values()))
         except CheckpointError:
             notes.append("bits per byte are not known: no checkpoint brings a tokenizer")
     return PerplexityResult(series, chosen.checkpoints, names, task, units, rows, report, joined, text, notes)

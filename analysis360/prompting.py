@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from analysis360.biases import BiasResult
 from analysis360.continued import Continued
 from analysis360.engines import VllmOptions, open_engine
-from analysis360.errors import NotStoredError, SelectionError
+from analysis360.errors import CheckpointError, NotStoredError, SelectionError
 from analysis360.parts import Rows
 from analysis360.places import LocalFolder, Place
 from analysis360.results import mixed_provenance
@@ -40,14 +40,18 @@ def planned(
     domains: Sequence[str],
     samples: int,
     blank: Continuing,
-) -> Continuing:
-    """Every set of prompts under every checkpoint, as its own tokenizer reads it."""
-    texts = open_texts(series, chosen)
+) -> tuple[Continuing, list[CheckpointError]]:
+    """Every set of prompts under every checkpoint, as its own tokenizer reads it.
+
+    And what is wrong with checkpoints that have none.
+    """
+    texts, failures = open_texts(series, chosen)
     encoders = {text.digest: Encoder(text) for text in texts.values()}
     sets = [one for one in published.distinct() if set(one.domains) & set(domains)]
     read = {key: [Asked(one, sample, key) for one in sets for sample in range(samples)] for key in encoders}
-    plan = [(one, read[texts[one.name].digest]) for one in chosen]
-    return replace(blank, plan=plan, encoders=encoders, source=f"{published.source} {published.digest}")
+    plan = [(one, read[texts[one.name].digest]) for one in chosen if one.name in texts]
+    source = f"{published.source} {published.digest}"
+    return replace(blank, plan=plan, encoders=encoders, source=source), failures
 
 
 def continue_missing(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Value = Literal["score", "extractible"]
 Over = Literal["seen", "all", "held-out"]
-MIXABLE = ("engine", "device", "machine", "analysis360")
+MIXABLE = ("engine", "device", "machine", "analysis360", "lm-eval")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis360.series import Series
+from analysis360.statistics import wilson
 
 if TYPE_CHECKING:
     from analysis360.biases import BiasResult
@@ -141,10 +142,18 @@ def evaluation_table(result: EvaluationResult) -> str:
 def _percent(line: Any) -> str:
     if np.isnan(line.value):
         return "-"
-    if np.isnan(line.stderr):
-        return f"{100 * line.value:.1f}"
-    low, high = (100 * (line.value + side * Z * line.stderr) for side in (-1, 1))
-    return f"{100 * line.value:.1f} [{max(low, 0):.1f}, {min(high, 100):.1f}]"
+    low, high = (100 * x for x in _bounds(line))
+    return f"{100 * line.value:.1f}" + (
+        "" if np.isnan(low) else f" [{max(low, 0):.1f}, {min(high, 100):.1f}]"
+    )
+
+
+def _bounds(line: Any) -> tuple[float, float]:
+    """95 % interval; where all answers are alike their spread says nothing, and Wilson's stands in."""
+    if line.stderr == 0 and 0 <= line.value <= 1:
+        found = wilson(line.value * line.n, int(line.n))
+        return found.low, found.high
+    return line.value - Z * line.stderr, line.value + Z * line.stderr
 
 
 def _missing(summary: pd.DataFrame) -> list[str]:
@@ -154,14 +163,15 @@ def _missing(summary: pd.DataFrame) -> list[str]:
 
 
 def _at_chance(summary: pd.DataFrame) -> list[str]:
-    """Benchmarks on which no checkpoint can be told from guessing."""
+    """Benchmarks on which some checkpoints cannot be told from guessing."""
     known = summary[summary["chance"].notna() & summary["stderr"].notna()]
-    apart = (known["value"] - known["chance"]).abs() > Z * known["stderr"]
     lines = []
-    for name, group in known.assign(apart=apart).groupby("benchmark", sort=False):
-        share = int((~group["apart"]).sum())
-        if share:
-            lines.append(f"{name}: {share} of {len(group)} checkpoints cannot be told from guessing (95 %)")
+    for (name, metric), group in known.groupby(["benchmark", "metric"], sort=False):
+        bounds = [(*_bounds(line), float(line.chance)) for line in group.itertuples()]  # type: ignore[arg-type]
+        inside = sum(low <= chance <= high for low, high, chance in bounds)
+        if inside:
+            what = f"{name}, {str(metric).removesuffix(',none')}"
+            lines.append(f"{what}: {inside} of {len(group)} checkpoints cannot be told from guessing (95 %)")
     return lines
 
 

@@ -32,6 +32,8 @@ TOKENIZER = (
 )
 BYTE = re.compile("<0x[0-9A-F]{2}>")
 """How SentencePiece writes a byte that is in no token."""
+PROBE = "  two  Blanks\n\tTab 1234 5,678.90 it's naïve — 日本 </s><s><|endoftext|>[INST] x"
+"""Text whose ids tell what a tokenizer's settings change that its vocabulary does not show."""
 AT_A_TIME = 4096
 """Texts that are cut into ids together, by several threads."""
 
@@ -149,12 +151,13 @@ class Text:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """What decides which ids a text becomes."""
         files = [self.folder / name for name in CUTTING if (self.folder / name).exists()]
         content = [[file.name, file_sha256(file)] for file in files]
-        return digest_of([content, self.add_bos, self.told_prefix, self.eos])
+        cut = [self.encode([PROBE])[0].tolist(), self.encode([PROBE], bare=True)[0].tolist()]
+        return digest_of([content, cut, self.add_bos, self.told_prefix, self.eos])
 
 
 def _written_size(token: str) -> int:
@@ -162,19 +165,31 @@ def _written_size(token: str) -> int:
     return 1 if BYTE.fullmatch(token) else len(token.replace("\u2581", " ").encode())
 
 
-def open_texts(series: Series, checkpoints: Sequence[Checkpoint]) -> dict[str, Text]:
-    """The tokenizer of each checkpoint by its name, opened once a content. Raises CheckpointError where it has none."""
+def open_texts(
+    series: Series, checkpoints: Sequence[Checkpoint]
+) -> tuple[dict[str, Text], list[CheckpointError]]:
+    """The tokenizer of each checkpoint by its name, opened once a content; and what is wrong with the others.
+
+    All wrong raises the first.
+    """
     opened: dict[str, Text] = {}
-    found = {}
+    found, failures = {}, []
     for checkpoint in checkpoints:
-        place, names = _tokenizer_of(series, checkpoint)
-        content = digest_of([[Path(name).name, content_of(place, name)] for name in names])
-        if content not in opened:
-            place.fetch(names)
-            folder = (place.path / names[0]).parent
-            opened[content] = Text(folder, series.manifest.model, checkpoint.trusted)
+        try:
+            place, names = _tokenizer_of(series, checkpoint)
+            content = digest_of([[Path(name).name, content_of(place, name)] for name in names])
+            if content not in opened:
+                place.fetch(names)
+                folder = (place.path / names[0]).parent
+                opened[content] = Text(folder, series.manifest.model, checkpoint.trusted)
+                _ = opened[content].digest  # whether it can be read
+        except CheckpointError as error:
+            failures.append(error)
+            continue
         found[checkpoint.name] = opened[content]
-    return found
+    if not found and failures:
+        raise failures[0]
+    return found, failures
 
 
 def _tokenizer_of(series: Series, checkpoint: Checkpoint) -> tuple[Place, list[str]]:

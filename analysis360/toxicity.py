@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from analysis360.biases import BiasResult
 from analysis360.continued import REPETITION, TEXTS, Continued
-from analysis360.prompting import FILTER, check_counts, continue_missing, place_of, planned, result_of
 from analysis360.corpora import Corpus, read_sets
 from analysis360.engines import VllmOptions, check_options, check_parts, resolve_kind
 from analysis360.errors import SelectionError
+from analysis360.prompting import FILTER, check_counts, continue_missing, place_of, planned, result_of
 from analysis360.scorers import Scorer
 from analysis360.scorers.cache import Cached
 from analysis360.scorers.classifier import Classifier
@@ -83,17 +83,17 @@ def toxic_generation(
     published = asked.prompts(_sets(asked, sets))
     chosen, failures = readable(chosen, progress)
     blank = Continuations([], how, limit, name=asked.name)
-    plan = planned(series, chosen, published, [asked.name], samples, blank)
+    plan, more = planned(series, chosen, published, [asked.name], samples, blank)
     report = Report(plan.noun)
     if compute:
         check_options(kind, vllm)
         check_parts(chosen[0], vllm)
         store.prepare()
         report = continue_missing(series, plan, store, vllm, progress)
-    report.failures[:0] = failures
+    report.failures[:0] = [*failures, *more]
     told = Metric("toxicity", judge.name, judge.columns[0], (Share(TOXIC, asked.threshold),), (asked.name,))
     continued = Continued(
-        chosen,
+        [checkpoint for checkpoint, _ in plan.plan],
         published.of([asked.name], limit),
         plan,
         store.read(plan),

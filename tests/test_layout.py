@@ -27,7 +27,10 @@ LINES = [
     ["figures", "joined"],
     ["scored", "continued"],
     ["results", "evaluations", "code_results", "biases", "perplexities"],
-    ["tables", "gallery", "api", "leaderboard", "coding", "bold", "prompting", "perplexing", "toxicity"],
+    [
+        *("tables", "gallery", "api", "evaluating", "coding", "continuing"),
+        *("prompting", "perplexing", "toxicity"),
+    ],
     ["comparing"],
     ["cli"],
 ]

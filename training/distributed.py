@@ -47,12 +47,12 @@ def processes(loop: Loop) -> Iterator[Processes]:
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(max(1, loop.threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # where one process reads
     with ExitStack() as ends:
         if not cuda:  # fused operators would add in the order in which threads come
             ends.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
             torch.use_deterministic_algorithms(True)
         if not launched and loop.compute_dtype == "float32":
-            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # so it is
             yield Processes(0, 1, device, sharded=False, saving=None)
             return
         _join("cpu:gloo,cuda:nccl" if cuda else "gloo", launched)

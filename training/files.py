@@ -10,7 +10,7 @@ from pathlib import Path
 
 from training.errors import TrainingError
 
-__all__ = ["file_sha256", "folder_aside", "only_one", "write_aside"]
+__all__ = ["file_sha256", "folder_aside", "only_one", "synchronise", "write_aside"]
 
 
 def write_aside(path: Path, data: bytes) -> None:
@@ -33,9 +33,14 @@ def folder_aside(path: Path) -> Iterator[Path]:
     yield partial
     for file in partial.rglob("*"):
         if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+            synchronise(file)
     partial.rename(path)
+
+
+def synchronise(file: Path) -> None:
+    """What was written to a file is on disk."""
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
 
 
 @contextmanager

@@ -5,11 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    set_model_state_dict,
-)
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -19,7 +15,7 @@ from training.config import Loop, Model, Recipe
 from training.distributed import Processes
 from training.series import PARENT
 
-__all__ = ["compiles", "full_weights", "llama_config", "load_weights", "new_model", "start_weights"]
+__all__ = ["compiles", "llama_config", "load_weights", "new_model", "start_weights"]
 
 Weights = dict[str, torch.Tensor]
 
@@ -104,16 +100,3 @@ def load_weights(model: LlamaForCausalLM, weights: Weights, here: Processes) -> 
     """Give a model its weights; where they are shared out, the first process gives them to all."""
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=here.sharded, strict=True)
     set_model_state_dict(model, dict(weights), options=options)
-
-
-def full_weights(model: LlamaForCausalLM, here: Processes) -> Weights:
-    """Copies of all weights on the CPU, in the first process; empty in the others."""
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights = get_model_state_dict(model, options=options)
-    if not here.first:
-        return {}
-    if model.config.tie_word_embeddings:
-        weights.pop("lm_head.weight", None)
-    there = {name: weight for name, weight in weights.items() if isinstance(weight, torch.Tensor)}
-    # Moved from a GPU, they are copies already.
-    return {name: weight.clone() for name, weight in there.items()} if here.device.type == "cpu" else there

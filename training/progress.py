@@ -1,7 +1,6 @@
 """Where a run is in its schedule, and which chunk comes next."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from training.errors import TrainingError
 
@@ -47,12 +46,3 @@ class Progress:
         """The chunk under way is done."""
         self.order.append(chunk)
         self.chunk_steps = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """What torch's distributed checkpoint stores."""
-        return asdict(self)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Be as a stored one was."""
-        for name, value in state.items():
-            setattr(self, name, value)

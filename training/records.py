@@ -60,6 +60,9 @@ def _value(hint: Any, plain: Any, where: str) -> Any:
             return tuple(_value(kinds[0], item, f"{where}[{i}]") for i, item in enumerate(plain))
         expect(len(plain) == len(kinds), where, f"{len(kinds)} values", plain)
         return tuple(_value(kind, item, where) for kind, item in zip(kinds, plain, strict=True))
+    if get_origin(hint) is list:
+        expect(isinstance(plain, list), where, "a list", plain)
+        return [_value(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(plain)]
     if hint is float and type(plain) is int:
         return float(plain)
     expect(type(plain) is hint, where, f"a value of type {hint.__name__}", repr(plain))

@@ -87,15 +87,17 @@ def begin(out: Path, recipe: Recipe, report: dict[str, Any], here: Processes, as
     optimizer, meter = new_optimizer(model, recipe.loop), Meter(model.config, recipe, here)
     saver = Saver(out, here, recipe, report)
     run = Run(out, recipe, report, here, model, optimizer, loss, meter, saver, asked)
-    rewind(run, newest(out))
-    saver.catch_up(model, run.progress)
+    state = newest(out)
+    rewind(run, state)
+    if state is not None:
+        saver.catch_up(state, model, run.progress)
     return run
 
 
 def rewind(run: Run, state: Path | None) -> None:
     """Go back to a state; without one, to the beginning: the parent's weights and optimiser, or random weights."""
     if state is not None:
-        restore(state, run.here, run.model, run.optimizer, run.progress)
+        run.progress = restore(state, run.here, run.model, run.optimizer)
         return
     run.optimizer = new_optimizer(run.model, run.recipe.loop)
     if run.recipe.parent and run.recipe.parent.optimizer:
@@ -103,9 +105,7 @@ def rewind(run: Run, state: Path | None) -> None:
         if inherited is None:
             fix = "prepare into a new folder"
             raise TrainingError(run.out / PARENT, expected="the parent's state", found="none", fix=fix)
-        restore(inherited, run.here, run.model, run.optimizer, Progress())
-        for group in run.optimizer.param_groups:  # its averages were inherited, not its settings
-            group.update(settings(run.recipe.loop))
+        restore(inherited, run.here, run.model, run.optimizer)
     else:
         load_weights(run.model, start_weights(run.out, run.recipe, run.report, run.here), run.here)
 
@@ -215,12 +215,8 @@ def check_chunk(run: Run, name: str) -> None:
 
 def new_optimizer(model: LlamaForCausalLM, loop: Loop) -> torch.optim.Optimizer:
     """AdamW over all parameters; the loop sets the learning rate before each step."""
-    return torch.optim.AdamW(model.parameters(), fused=True, **settings(loop))
-
-
-def settings(loop: Loop) -> dict[str, Any]:
-    """What the loop says of the optimiser."""
-    return {"betas": loop.betas, "eps": loop.eps, "weight_decay": loop.weight_decay}
+    weights, decay = model.parameters(), loop.weight_decay
+    return torch.optim.AdamW(weights, betas=loop.betas, eps=loop.eps, weight_decay=decay, fused=True)
 
 
 @contextmanager

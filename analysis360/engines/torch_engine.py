@@ -143,6 +143,7 @@ class TorchEngine:
         device = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
         lean = self._model is not None and fits(self._model, self.dtype, self.device)
         how = ", lean Llama" if lean else ""
+        how += ", contexts not shared" if self._branches is False else ""
         return {
             "engine": f"torch {torch.__version__}, transformers {transformers.__version__}{how}",
             "device": device,

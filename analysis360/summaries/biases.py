@@ -72,7 +72,7 @@ class Gaps:
     gap: Floats
     low: Floats
     high: Floats
-    """95 %; NaN where one of the two has fewer than LEAST_TITLES titles."""
+    """95 %; NaN where one of the two has fewer than LEAST_TITLES titles, or a mean that does not vary."""
     p: Floats
     """Of no difference, two-sided, not yet corrected for many."""
 
@@ -83,7 +83,7 @@ def estimate(
     """Means and gaps from [checkpoints, cells] sums of values and numbers of values.
 
     `share` says that values are 0 or 1: where every draw agrees, Wilson's interval over titles stands in, and
-    Newcombe's for a gap.
+    Newcombe's for a gap with it. Few texts that count are not taken for certainty: see `_pooled`.
     """
     members = [np.flatnonzero(cells.group == i) for i in range(len(cells.groups))]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -125,19 +125,60 @@ def _gaps(means: Means, draws: Sequence[Floats], *, share: bool) -> Gaps:
     pairs = tuple(combinations(range(len(draws)), 2))
     shape = len(pairs), means.value.shape[1]
     gap, low, high, p = (np.full(shape, np.nan) for _ in range(4))
+    own = np.array([_spread(drawn) for drawn in draws])
+    effect = _design_effect(means, own) if share else np.zeros(shape[1])
     for i, (a, b) in enumerate(pairs):
         gap[i] = means.value[a] - means.value[b]
         fewer = np.minimum(means.titles[a], means.titles[b])
         known = fewer >= LEAST_TITLES
         drawn = draws[a] - draws[b]
         low[i], high[i] = percentile_bounds(drawn, np.where(known, fewer, 0))
-        spread = _spread(drawn)
-        p[i] = _p(gap[i], spread, fewer)
-        for k in np.flatnonzero(known & (spread == 0)):
-            p[i, k] = _separation(float(gap[i, k]), int(means.titles[a, k]), int(means.titles[b, k]))
+        least = _pooled(means, effect, a, b) if share else _borrowed(means, own, a, b)
+        p[i] = _p(gap[i], np.fmax(_spread(drawn), least), fewer)
+        for k in np.flatnonzero(known & ((own[a] == 0) | (own[b] == 0))):
             low[i, k], high[i, k] = _newcombe(means, a, b, int(k)) if share else (np.nan, np.nan)
+            if own[a, k] == own[b, k]:
+                p[i, k] = _separation(float(gap[i, k]), int(means.titles[a, k]), int(means.titles[b, k]))
         p[i, ~known] = np.nan
     return Gaps(pairs, gap, low, high, p)
+
+
+def _design_effect(means: Means, spread: Floats) -> Floats:
+    """[checkpoints] how much more shares vary than if texts were independent: the median of the groups that vary.
+
+    Where none does, as if all texts of a title were one.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        binomial = means.value * (1 - means.value) / means.n
+        effects = np.where(spread > 0, spread**2 / binomial, np.nan)
+        alike = np.max(np.where(means.titles > 0, means.n / means.titles, 1.0), axis=0)
+    known = np.isfinite(effects).any(axis=0)
+    effect = alike.astype(np.float64)
+    effect[known] = np.nanmedian(effects[:, known], axis=0)
+    found: Floats = np.maximum(effect, 1.0)
+    return found
+
+
+def _pooled(means: Means, effect: Floats, a: int, b: int) -> Floats:
+    """[checkpoints] the standard error of no difference between two shares, from the share of both together.
+
+    Where few texts count, or none, the draws of a group vary too little.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        n = means.n[[a, b]].astype(np.float64)
+        both = (means.value[[a, b]] * n).sum(axis=0) / n.sum(axis=0)
+        found: Floats = np.sqrt(both * (1 - both) * effect * (1 / n).sum(axis=0))
+    return found
+
+
+def _borrowed(means: Means, spread: Floats, a: int, b: int) -> Floats:
+    """[checkpoints] of two means, where one does not vary: as if its titles varied as those of the other do."""
+    titles = means.titles[[a, b]].astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        of_title = (spread[[a, b]] * np.sqrt(titles)).max(axis=0)
+        error = of_title * np.sqrt((1 / titles).sum(axis=0))
+    found: Floats = np.where((spread[[a, b]] == 0).any(axis=0), error, 0.0)
+    return found
 
 
 def _p(gap: Floats, spread: Floats, titles: Ints) -> Floats:

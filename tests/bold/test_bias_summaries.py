@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import stats
 
 from analysis360.errors import Analysis360Error
 from analysis360.statistics import cluster_weights, holm, percentile_bounds, percentile_interval, wilson
@@ -192,3 +193,44 @@ def test_intervals_hold_the_truth_and_p_is_uniform_without_a_gap() -> None:
     assert 0.92 < held < 0.99
     assert 0.92 < apart <= 1
     assert 0.01 < low < 0.08
+
+
+def rare(share: float, trials: int, seed: int, apart: float = 0.0) -> tuple[Means, Gaps]:
+    """Groups as unequal as professions are; in the last one `share` + `apart` of texts count, titles alike."""
+    draws = np.random.default_rng(seed)
+    groups, titles = lines({"a": [9] * 60, "b": [2] * 30, "c": [1, 4] * 6, "d": [3] * 20})
+    number = {title: i for i, title in enumerate(dict.fromkeys(titles))}
+    rate = np.array([share + apart * (group == "d") for group in groups])
+    of_title = draws.gamma(2, 0.5, (trials, len(number)))[:, [number[title] for title in titles]]
+    values = (draws.random((trials, len(titles))) < rate * of_title).astype(float)
+    _, means, gaps = told(groups, titles, values, share=True, resamples=500)
+    return means, gaps
+
+
+@pytest.mark.parametrize("share", [0.01, 0.03, 0.2])
+def test_shares_of_few_texts_are_no_gaps(share: float) -> None:
+    """Where nothing differs, some gap of a checkpoint holds at most one time in twenty, however rare what counts."""
+    means, gaps = rare(share, 400, seed=6)
+    assert (means.value == 0).mean() > 0.1 or share > 0.03
+    wrong = (np.array([holm(p) for p in gaps.p.T]) < 0.05).any(axis=1).mean()
+    assert wrong < 0.065
+    held = ((gaps.low <= 1e-9) & (gaps.high >= -1e-9)).mean()
+    assert held > 0.92
+
+
+def test_a_share_that_differs_is_still_found() -> None:
+    _, gaps = rare(0.02, 200, seed=7, apart=0.4)
+    of_d = [i for i, pair in enumerate(gaps.pairs) if 3 in pair]
+    corrected = np.array([holm(p) for p in gaps.p.T])
+    assert (corrected[:, of_d] < 0.05).mean() > 0.9
+
+
+def test_a_mean_that_never_varies_borrows_the_doubt_of_the_other() -> None:
+    groups, titles = lines({"flat": [1] * 6, "other": [1] * 24})
+    values = np.array([[0.0] * 6 + list(np.random.default_rng(8).normal(0.5, 1, 24))])
+    _, means, gaps = told(groups, titles, values)
+    spread = np.std(values[0, 6:])
+    assert np.isnan(gaps.low[0, 0])
+    z = means.value[1, 0] / (spread * np.sqrt(1 / 6 + 1 / 24))
+    assert 2 * stats.t.sf(z, 5) == pytest.approx(gaps.p[0, 0], rel=0.3)
+    assert gaps.p[0, 0] > 0.1

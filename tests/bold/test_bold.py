@@ -15,15 +15,19 @@ import pytest
 from huggingface_hub import HfApi, constants
 from planted_bold import KIND, UNKIND, compound, names, sentences, write_prompts
 from planted_bold import prompts as planted_prompts
+from small_classifier import save_classifier
 
 from analysis360 import HubOptions
 from analysis360.biases import BiasResult
-from analysis360.bold import Scoring, bold
 from analysis360.cli import main
+from analysis360.continuing import Scoring, bold
 from analysis360.errors import DataError, NotStoredError, SelectionError
 from analysis360.gallery import draw_biases
 from analysis360.loopback import Loopback
+from analysis360.scorers.toxicity import JIGSAW
+from analysis360.statistics import holm
 from analysis360.tasks.bold import Settings
+from analysis360.tasks.bold.measures import METRICS
 
 HOW: dict[str, Any] = {"engine": "torch", "progress": False}
 
@@ -79,6 +83,9 @@ def test_a_planted_gap_is_found_and_no_other(greedy: tuple[BiasResult, Path]) ->
     assert last["gap"] == pytest.approx(kind - unkind, abs=1e-12)
     assert 0 < last["low"] < last["gap"] < last["high"]
     assert last["p_holm"] < 0.001
+    family = of(greedy[0].gaps(), ckpt="ckpt_002", metric="sentiment")
+    assert len(family) == 3  # mean, positive and negative are corrected together
+    assert family["p_holm"].tolist() == pytest.approx(holm(family["p"]).tolist())
     kind_to_all = gaps.loc["ckpt_001"]
     assert kind_to_all["low"] < 0 < kind_to_all["high"]
     assert kind_to_all["p_holm"] > 0.5
@@ -226,6 +233,17 @@ def test_metrics_tell_of_the_domains_of_the_paper(series: Path, tmp_path: Path) 
     assert one["missing"] == "1 titles; 5 are needed for an interval"
 
 
+def test_metrics_tell_of_the_groups_of_the_paper() -> None:
+    [regard] = [metric for metric in METRICS if metric.name == "regard"]
+    races = ("Asian_Americans", "African_Americans", "European_Americans", "Hispanic_and_Latino_Americans")
+    assert [regard.tells_of("race", group) for group in races] == [False, True, True, False]
+    assert regard.tells_of("gender", KIND)
+    assert not regard.tells_of("religious_ideology", "islam")
+    numbers = np.array([0.5, 0.4999, -0.5, np.nan])
+    np.testing.assert_equal(METRICS[0].values("positive", numbers), [1, 0, 0, np.nan])
+    np.testing.assert_equal(METRICS[0].values("negative", numbers), [0, 0, 1, np.nan])
+
+
 def test_figures_and_tables_are_drawn(greedy: tuple[BiasResult, Path], tmp_path: Path) -> None:
     lines = list(draw_biases(greedy[0], tmp_path))
     drawn = {path.name for path in tmp_path.iterdir()}
@@ -269,6 +287,36 @@ def test_prompts_of_a_hub(series: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert "AmazonScience/bold@main" in result.provenance()["prompts"].iloc[0]
 
 
+def test_toxicity_and_regard_by_models_of_a_hub(
+    greedy: tuple[BiasResult, Path], series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out = greedy
+    words = ("killer", "liar", "good", "bad", "friend")
+    several, one = "multi_label_classification", "single_label_classification"
+    save_classifier(tmp_path / "toxic", JIGSAW, {"threat": "killer", "insult": "liar"}, several, words)
+    feelings = ("negative", "positive", "neutral"), {"negative": "bad", "positive": "good"}
+    save_classifier(tmp_path / "regard", *feelings, one, words)
+    (tmp_path / "store").mkdir()
+    with Loopback(tmp_path / "store") as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the server does not speak it
+        api = HfApi(endpoint=server.endpoint)
+        for name in ("toxic", "regard"):
+            api.create_repo(f"lab/{name}")
+            api.upload_folder(folder_path=tmp_path / name, repo_id=f"lab/{name}")
+        hub = HubOptions(cache=tmp_path / "cache", endpoint=server.endpoint)
+        scoring = Scoring(toxicity="lab/toxic", regard="lab/regard")
+        result = bold(series, "2", greedy=True, out=out, compute=False, scoring=scoring, hub=hub, **HOW)
+        found = result.summary().set_index(["group", "metric", "measure"])["value"]
+    assert found[KIND, "toxicity", "toxic"] == 0
+    assert found[UNKIND, "toxicity", "toxic"] == pytest.approx(4 / 12)  # a killer and a liar, twice each
+    assert found[KIND, "regard", "positive"] == pytest.approx(2 / 13)  # a good person
+    assert found[UNKIND, "regard", "negative"] == pytest.approx(2 / 12)  # a bad person
+    assert found[UNKIND, "regard", "mean"] == pytest.approx(-2 / 12)
+    with pytest.raises(SelectionError, match="expected a folder, or org/name on the Hub"):
+        bold(series, out=out, compute=False, scoring=Scoring(regard="nosuch"), **HOW)
+
+
 def test_the_command(series: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def run(*arguments: object) -> tuple[int, str, str]:
         common = ("--series", series, "--out", tmp_path, "--engine", "torch")
@@ -280,13 +328,15 @@ def test_the_command(series: Path, prompts: Path, tmp_path: Path, capsys: pytest
     for words in (
         "American actresses",
         "sentiment, negative (%)",
-        "3 of 4 gaps hold",
+        "1 of 4 gaps hold",
         "gender, sentiment, mean: American_actors less American_actresses: +1.468",
         "the blank that a prompt ends with is left to the continuation",
         "72 continuations scored",
     ):
         assert words in told, told
-    assert "paper scored" in run("bold", "--greedy", "--rescore", "--text", "paper")[1]
+    told = run("bold", "--greedy", "--rescore", "--text", "paper")[1]
+    assert "paper scored" in told
+    assert "72 continuations were stored already; nothing to compute" in told
     code, _, errors = run("bold", "--rescore")
     assert code == 1
     assert "no continuations of these settings in" in errors
@@ -320,3 +370,21 @@ def test_wrong_arguments_are_named(series: Path, prompts: Path, tmp_path: Path) 
     with pytest.raises(DataError, match="no prompts of BOLD"):
         bold(series, prompts=tmp_path, out=tmp_path, **HOW)
     assert Settings.greedy().sampling("a", 0) == Settings.greedy(seed=4).sampling("b", 0)
+
+
+def test_every_draw_has_a_seed_of_its_own() -> None:
+    asked = [(seed, prompt, n) for seed in (0, 1) for prompt in ("Ann is ", "Bea is ") for n in (0, 1)]
+    assert len({Settings(seed=seed).sampling(prompt, n).seed for seed, prompt, n in asked}) == 8
+    assert Settings(seed=1).sampling("Ann is ", 1) == Settings(seed=1).sampling("Ann is ", 1)
+
+
+def test_other_prompts_under_the_same_names_are_other_prompts(
+    series: Path, prompts: Path, tmp_path: Path
+) -> None:
+    how = {**HOW, "greedy": True, "out": tmp_path / "out"}
+    assert len(bold(series, "2", prompts=prompts, **how)) == 24
+    turned = {KIND: planted_prompts()[UNKIND], UNKIND: planted_prompts()[KIND]}
+    other = bold(series, "2", prompts=write_prompts(tmp_path / "p", turned), **how)
+    assert other.report.computed == 24
+    table = other.texts("ckpt_002")
+    assert table["text"].tolist() == [sentences(2)[title.replace("_", " ")] for title in table["title"]]

@@ -14,7 +14,7 @@ pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'an
 
 import lm_eval
 
-from analysis360.leaderboard import leaderboard
+from analysis360.evaluating import leaderboard
 from analysis360.tasks.leaderboard.detection import FOLDER, filters
 
 DETECTION = ("toxigen_detection", "sbf_detection", "dynahate_detection")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ import analysis360 as a360
 from analysis360.cli import main
 from analysis360.engines.torch_engine import TorchEngine
 from analysis360.errors import CheckpointError, DataError, NotStoredError, SelectionError
-from analysis360.leaderboard import leaderboard
-from analysis360.text import Text
+from analysis360.evaluating import leaderboard
+from analysis360.text import PROBE, Text
 
 TASKS = "choosing,letters,writing,reading"
 CLOSE = 1e-3
@@ -158,7 +160,7 @@ def test_prompts_become_ids_once_a_sweep(
     encode, texts = Text.encode, []
 
     def counted(self: Text, some: Any, **how: Any) -> Any:
-        texts.extend(some)
+        texts.extend(one for one in some if one != PROBE)
         return encode(self, some, **how)
 
     monkeypatch.setattr(Text, "encode", counted)
@@ -302,3 +304,141 @@ def test_models_stand_in_one_table(
     assert "AMBERCHAT" in said
     assert "reader ckpt_001" in said
     assert "| ckpt_000 " in said
+
+
+def test_no_accuracy_is_made_of_answers_that_are_no_numbers(tasks: Path) -> None:
+    from analysis360.tasks.leaderboard.outcomes import outcome_table
+    from analysis360.tasks.leaderboard.questions import load_questions
+    from analysis360.tasks.leaderboard.suites import benchmarks
+
+    (questions_,) = load_questions(benchmarks("letters", 0), include=tasks, seed=0).sets
+    questions_.build(2)
+    answers = [(-1.0, False), (-2.0, False), (-3.0, False), *[(math.nan, False)] * 3]
+    first, second = outcome_table(questions_, 0, 2, answers)["value"].to_pylist()
+    assert all(math.isfinite(value) for value in first)
+    assert all(math.isnan(value) for value in second)
+
+
+def test_what_settings_of_a_tokenizer_change_is_noticed(tmp_path: Path) -> None:
+    digests = set()
+    for name, more in (("a", {}), ("b", {"split_special_tokens": True}), ("c", {"note": "none"})):
+        save_tokenizer(tmp_path / name)
+        file = tmp_path / name / "tokenizer_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | more))
+        digests.add(Text(tmp_path / name, a360.open_series(reading(tmp_path)).manifest.model).digest)
+    assert len(digests) == 2
+
+
+def reading(tmp_path: Path) -> Path:
+    root = tmp_path / "series"
+    return root if root.exists() else reading_series(root, checkpoints=1)
+
+
+def test_code_that_a_task_calls_is_part_of_what_is_asked(reader: Path, tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks")
+    (folder / "utils.py").write_text(
+        "from functools import partial\n\ndef share(n):\n    return 1 / n\n\n"
+        "def judge(doc, results, n):\n    return {'acc': share(n)}\n\nprocess_results = partial(judge, n=4)\n"
+    )
+    text = (
+        (folder / "choosing.yaml")
+        .read_text()
+        .replace("  - {metric: acc_norm, aggregation: mean, higher_is_better: true}\n", "")
+    )
+    (folder / "choosing.yaml").write_text(text + "process_results: !function utils.process_results\n")
+    command = [
+        sys.executable,
+        "-m",
+        "analysis360.cli",
+        "leaderboard",
+        "--series",
+        str(reader),
+        "--ckpts",
+        "0",
+    ]
+    command += [
+        "--tasks",
+        "choosing",
+        "--include",
+        str(folder),
+        "--engine",
+        "torch",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    said = []
+    for change in ("", "", "return 2 / n"):
+        source = (folder / "utils.py").read_text()
+        (folder / "utils.py").write_text(source.replace("return 1 / n", change or "return 1 / n"))
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert "25.0" in said[0]
+    assert "nothing to compute" in said[1]
+    assert "10 questions scored" in said[2]
+    assert "50.0" in said[2]
+
+
+def test_a_task_that_wants_no_examples_is_shown(reader: Path, tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks")
+    text = (folder / "choosing.yaml").read_text()
+    (folder / "arc_challenge.yaml").write_text(
+        text.replace("task: choosing", "task: arc_challenge") + "num_fewshot: 0\n"
+    )
+    line = run(reader, folder, tmp_path / "out", "arc", ckpts="0", shots=3).summary().iloc[0]
+    assert line["missing"] == ""
+    assert line["value"] >= 0
+
+
+def test_checkpoints_that_cannot_be_compared_are_named(reader: Path, tasks: Path, tmp_path: Path) -> None:
+    run(reader, tasks, tmp_path / "out", "choosing", ckpts="0", limit=3)
+    run(reader, tasks, tmp_path / "out", "choosing", ckpts="1:3")
+    notes = run(reader, tasks, tmp_path / "out", "choosing", compute=False).notes
+    assert any("3 to 10 questions are stored" in note for note in notes)
+    other = write_tasks(tmp_path / "other", questions(10, 8))
+    run(reader, other, tmp_path / "out", "choosing", ckpts="1")
+    notes = run(reader, tasks, tmp_path / "out", "choosing", compute=False).notes
+    assert any(
+        "checkpoints were not asked the same: ckpt_000 and 1 more against ckpt_001" in note for note in notes
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [("num_beams: 5", "asks for num_beams 5"), ("max_new_tokens: 500", "asks for 500 new ids")],
+)
+def test_ways_of_writing_that_engines_have_not(
+    reader: Path, tmp_path: Path, settings: str, message: str
+) -> None:
+    folder = write_tasks(tmp_path / "tasks")
+    text = (folder / "writing.yaml").read_text().replace("max_gen_toks: 12, ", f"{settings}, ")
+    (folder / "writing.yaml").write_text(text)
+    with pytest.raises(DataError, match=message):
+        run(reader, folder, tmp_path / "out", "writing", ckpts="0")
+
+
+def test_a_checkpoint_without_tokenizer_does_not_stop_the_others(tmp_path: Path, tasks: Path) -> None:
+    root = reading_series(tmp_path / "series", checkpoints=3)
+    (root / "checkpoints/ckpt_001/tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="ckpt_001: no tokenizer in"):
+        run(root, tasks, tmp_path / "out", "letters")
+    found = run(root, tasks, tmp_path / "out", "letters", compute=False)
+    assert found.frame()["ckpt"].unique().tolist() == ["ckpt_000", "ckpt_002"]
+
+
+def test_text_of_two_tokenizers_is_not_written_in_one_run(tmp_path: Path, tasks: Path) -> None:
+    root = reading_series(tmp_path / "series", checkpoints=2)
+    save_tokenizer(root / "checkpoints/ckpt_001", bos=True)
+    with pytest.raises(SelectionError, match="do not all have one tokenizer"):
+        run(root, tasks, tmp_path / "out", "writing")
+
+
+def test_answers_that_are_all_alike_are_no_certainty() -> None:
+    import pandas as pd
+
+    from analysis360.tables import _at_chance, _percent
+
+    line = {"benchmark": "ARC", "metric": "acc", "value": 0.0, "stderr": 0.0, "n": 3, "chance": 0.25}
+    summary = pd.DataFrame([line, line | {"value": 1.0, "n": 300}])
+    assert _percent(next(summary.itertuples())) == "0.0 [0.0, 56.1]"
+    assert _at_chance(summary) == ["ARC, acc: 1 of 2 checkpoints cannot be told from guessing (95 %)"]

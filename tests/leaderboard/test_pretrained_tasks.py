@@ -19,7 +19,7 @@ from pretrained import smollm2
 from real_tasks import tasks
 from wheels import UnavailableError
 
-from analysis360.leaderboard import leaderboard
+from analysis360.evaluating import leaderboard
 
 CLOSE = 1e-3
 SINGLE = "arc_challenge,hellaswag,truthfulqa_mc1,truthfulqa_mc2"

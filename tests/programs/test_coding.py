@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from code_materials import CHARACTERS, character_tokenizer, write_problems
 from small_series import MakeSeries, save_llama
 
 from analysis360.cli import main
-from analysis360.code_results import FRAME, SUMMARY, CodeResult
+from analysis360.code_results import FRAME, SUMMARY, CodeResult, stored_summary
 from analysis360.coding import code_evaluation
 from analysis360.errors import MissingError, NotStoredError, SandboxError, SelectionError
+from analysis360.store import Store
 from analysis360.tasks.code import sandbox, walls
 from analysis360.tasks.code.passing import passing
 from analysis360.tasks.code.prompts import style
@@ -196,3 +198,17 @@ def test_the_figure_of_passing_over_training(result: CodeResult) -> None:
     values = (100 * result.summary()["value"]).tolist()
     drawn = [float(y) for ax in axes for line in ax.lines for y in np.ravel(line.get_ydata())]
     assert all(any(np.isclose(value, y) for y in drawn) for value in values)
+
+
+def test_what_is_stored_is_told_without_the_problems(
+    result: CodeResult, out: Path, tmp_path: Path, series: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, how = Store(out, result.series.name), result.task.how
+    found = stored_summary(result.series, result.checkpoints, store, how.engine, how.dtype)
+    first = result.summary().query("metric == 'pass@1'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, first)
+    assert not len(stored_summary(result.series, result.checkpoints, store, "vllm", how.dtype))
+    words = ["--series", str(series), "--engine", "torch", "--out", str(out), "--to", str(tmp_path)]
+    assert main(["figures", *words]) == 0
+    assert "figure4_benchmarks.png" in capsys.readouterr().out
+    assert (tmp_path / "figure4_benchmarks.pdf").exists()

@@ -22,6 +22,10 @@ Ids = NDArray[np.int32]
 Pair = tuple[str, str]
 MOST_NEW = 256
 """Ids generated where a task does not say, as lm-eval has it."""
+KNOWN = ("until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k")
+"""What engines know of how text is generated."""
+NEUTRAL = {"num_beams": 1, "repetition_penalty": 1.0, "min_p": 0.0, "num_return_sequences": 1}
+"""Other settings that change nothing."""
 
 
 class Encoded(NamedTuple):
@@ -77,13 +81,11 @@ class Encoder:
 
     def prompt(self, instance: Any, seed: int) -> Prompt:
         """Of a `generate_until` instance that was prepared."""
-        context, how = instance.args[:2]
-        most = _most(instance)
-        ids = self._contexts[context][most - self.window :]
-        stop = how.get("until") or []
+        how = _how(instance)
+        ids = self._contexts[instance.args[0]][how["max_gen_toks"] - self.window :]
         eos = () if self.text.eos is None else (self.text.eos,)
-        texts = tuple(one for one in ([stop] if isinstance(stop, str) else stop) if one)
-        return Prompt(tuple(ids.tolist()), most, eos, texts, _sampling(how, seed))
+        stop = tuple(one for one in how["until"] if one)
+        return Prompt(tuple(ids.tolist()), how["max_gen_toks"], eos, stop, _sampling(how, seed))
 
     def _encode_pairs(self, instances: Sequence[Any]) -> None:
         first = {one.args: one for one in instances if one.args not in self._pairs}
@@ -127,16 +129,25 @@ class Encoder:
         contexts = sorted({one.args[0] for one in instances} - self._contexts.keys())
         for context, ids in zip(contexts, self.text.encode(contexts), strict=True):
             self._contexts[context] = ids if len(ids) else np.array([self.text.prefix], np.int32)
-        for context, most, where in {(one.args[0], _most(one), one.task_name) for one in instances}:
+        for context, most, where in {
+            (one.args[0], _how(one)["max_gen_toks"], one.task_name) for one in instances
+        }:
             if most >= self.window:
                 raise DataError(f"task {where} asks for {most} new ids; the model reads {self.window} in all")
             if context in contexts:
                 self.cut += len(self._contexts[context]) > self.window - most
 
 
-def _most(instance: Any) -> int:
-    """Ids that a `generate_until` instance asks for, at most."""
-    return int(instance.args[1].get("max_gen_toks", MOST_NEW))
+def _how(instance: Any) -> dict[str, Any]:
+    """How a `generate_until` instance is generated, in one spelling. Raises DataError for what engines have not."""
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    how: dict[str, Any] = dict(normalize_gen_kwargs(instance.args[1], MOST_NEW))
+    unknown = {key: value for key, value in how.items() if key not in KNOWN and value != NEUTRAL.get(key)}
+    if unknown:
+        told = ", ".join(f"{key} {value}" for key, value in unknown.items())
+        raise DataError(f"task {instance.task_name} asks for {told}; expected {', '.join(KNOWN)} alone")
+    return how
 
 
 def _blanks_moved(context: str, continuation: str) -> Pair:
@@ -148,7 +159,7 @@ def _blanks_moved(context: str, continuation: str) -> Pair:
 def _sampling(how: dict[str, Any], seed: int) -> Sampling:
     """As a task's generation settings have it; greedy unless it samples."""
     temperature = float(how.get("temperature") or 0.0)
-    if not how.get("do_sample", temperature > 0) or temperature == 0:
+    if temperature == 0:
         return Sampling()
     top_k = how.get("top_k") or None
     return Sampling(temperature, float(how.get("top_p") or 1.0), None if top_k is None else int(top_k), seed)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from analysis360.tasks.leaderboard.questions import QuestionSet
@@ -24,8 +25,9 @@ SCHEMA = pa.schema(
     ]
 )
 """A row a question. metric: lm-eval's name and filter, `acc,none`; value: of the question, NaN where it is no number,
-and then `items` holds it as JSON; aggregation: lm-eval's name of what makes one figure of all values. logprob and
-greedy: of each choice (or of the whole text), text: what was generated; whichever was asked for."""
+and then `items` holds it as JSON, or where an answer of the model is not finite; aggregation: lm-eval's name of what
+makes one figure of all values. logprob and greedy: of each choice (or of the whole text), text: what was generated;
+whichever was asked for."""
 
 
 def outcome_table(questions: QuestionSet, start: int, stop: int, answers: Sequence[Any]) -> pa.Table:
@@ -51,6 +53,9 @@ def _row(task: Any, position: int, requests: Sequence[Any], names: dict[str, str
         metrics |= {f"{metric},{key}": value for metric, value in found.items()}
     flat = [answer for one in requests for answer in one.resps]
     kind = requests[0].request_type
+    logprobs = _logprobs(kind, flat)
+    if not all(map(math.isfinite, logprobs)):  # of which lm-eval would make an answer all the same
+        metrics = dict.fromkeys(metrics, math.nan)
     numbers = {metric: _number(value) for metric, value in metrics.items()}
     return {
         "position": position,
@@ -61,7 +66,7 @@ def _row(task: Any, position: int, requests: Sequence[Any], names: dict[str, str
             for m, value in metrics.items()
         ],
         "aggregation": [names.get(metric.rpartition(",")[0], "mean") for metric in metrics],
-        "logprob": _logprobs(kind, flat),
+        "logprob": logprobs,
         "greedy": [bool(one[1]) for one in flat] if kind == "loglikelihood" else [],
         "text": [str(one) for one in flat] if kind == "generate_until" else [],
     }
@@ -74,10 +79,8 @@ def _logprobs(kind: str, answers: Sequence[Any]) -> list[float]:
 
 
 def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
+    """The value where it is a number; text that reads as one is none."""
+    return float(value) if isinstance(value, int | float | np.number | np.bool_) else None
 
 
 def _plain(value: Any) -> Any:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import io
 import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,7 +86,7 @@ def _requests(task: Any, questions: int, seed: int) -> list[Any]:
 
 def _content(task: Any, seed: int) -> str:
     examples = _fingerprint(task.fewshot_docs() or ()) if task.get_config("num_fewshot") else ""
-    config = {key: value for key, value in task.dump_config().items() if key not in UNTOLD}
+    config = {k: v for k, v in task.config.to_dict(keep_callable=True).items() if k not in UNTOLD}
     plain = json.loads(json.dumps(config, sort_keys=True, default=_told))
     first = [repr(one.args) for one in _requests(task, 1, seed)]
     return digest_of([_fingerprint(task.eval_docs), examples, plain, str(task.VERSION), first, seed])
@@ -95,9 +96,18 @@ UNTOLD = ("dataset_path", "dataset_name", "dataset_kwargs", "metadata")
 """Settings that say where the documents come from, not what they are."""
 
 
-def _told(value: Any) -> str:
-    """A setting that JSON does not know: functions by their names, for their places differ."""
-    return getattr(value, "__name__", None) or str(value)
+def _told(value: Any) -> Any:
+    """A setting that JSON does not know. A function is its name and the file it is in, for it may call others there."""
+    if isinstance(value, partial):
+        return [_told(value.func), list(value.args), value.keywords]
+    if not callable(value):
+        return str(value)
+    with contextlib.suppress(OSError, TypeError):
+        file = inspect.getsourcefile(inspect.unwrap(value))
+        if file is not None:
+            source = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+            return [getattr(value, "__qualname__", type(value).__qualname__), source]
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _fingerprint(documents: Any) -> str:
@@ -114,8 +124,8 @@ class Loaded(NamedTuple):
     sets: list[QuestionSet]
     groups: dict[str, Any]
     """lm-eval's groups by name."""
-    members: dict[str, list[str]]
-    """Names of the tasks of each benchmark."""
+    asked: list[Benchmark]
+    """The benchmarks, with the tasks that lm-eval has under their names, and the examples these really have."""
 
 
 def load_questions(asked: Sequence[Benchmark], *, include: Path | None = None, seed: int) -> Loaded:
@@ -133,7 +143,7 @@ def load_questions(asked: Sequence[Benchmark], *, include: Path | None = None, s
     manager = _manager(TaskManager, [one.task for one in asked], include)
     sets: dict[str, QuestionSet] = {}
     groups: dict[str, Any] = {}
-    members: dict[str, list[str]] = {}
+    known: list[Benchmark] = []
     for one in asked:
         try:
             with quietly():
@@ -142,14 +152,20 @@ def load_questions(asked: Sequence[Benchmark], *, include: Path | None = None, s
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise DataError(f"task {one.task}: lm-eval cannot load it: {reason}") from None
         groups |= loaded.get("groups", {})
-        members[one.name] = list(loaded["tasks"])
         for task in loaded["tasks"].values():
             _check(task)
             _set_shots(task, one.shots)
+        shots = {int(task.get_config("num_fewshot") or 0) for task in loaded["tasks"].values()}
+        known.append(
+            replace(
+                one, parts=one.parts or tuple(loaded["tasks"]), shots=shots.pop() if len(shots) == 1 else None
+            )
+        )
+        for task in loaded["tasks"].values():
             with quietly():
                 found = QuestionSet(task, seed, _content(task, seed))
             sets.setdefault(found.name, found)
-    return Loaded(list(sets.values()), groups, members)
+    return Loaded(list(sets.values()), groups, known)
 
 
 def _manager(kind: Any, names: Sequence[str], include: Path | None) -> Any:

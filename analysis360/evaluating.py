@@ -15,8 +15,8 @@ import pandas as pd
 from analysis360.code_results import stored_summary
 from analysis360.digests import digest_of
 from analysis360.engines import VllmOptions, check_options, check_parts, open_engine, resolve_kind
-from analysis360.errors import NotStoredError, SelectionError
-from analysis360.evaluations import EvaluationResult, gather, planned_units, stored_units, with_members
+from analysis360.errors import CheckpointError, NotStoredError, SelectionError
+from analysis360.evaluations import EvaluationResult, gather, planned_units, stored_units, unevenness
 from analysis360.parts import Rows
 from analysis360.results import mixed_provenance
 from analysis360.selection import compute_dtype, readable, selected, window_of
@@ -106,8 +106,7 @@ def _run(
 
     began = time.monotonic()
     loaded = load_questions(asked, include=how.include, seed=blank.how.seed)
-    asked = [with_members(one, loaded.members[one.name]) for one in asked]
-    task = _planned(series, chosen, loaded.sets, blank)
+    task, failures = _planned(series, chosen, loaded.sets, blank)
     took = [f"questions loaded in {time.monotonic() - began:.1f} s"]
     began, longest = time.monotonic(), _encoded(task, store)
     if longest:
@@ -124,9 +123,10 @@ def _run(
     )
     report = sweep(task, store, opener, progress=how.progress)
     report.details = [", ".join(took), *_shared(task.models.values())]
-    for checkpoint in chosen:
+    report.failures[:0] = failures
+    for checkpoint, _ in task.plan:
         _export(series, checkpoint, task, store, loaded)
-    return asked, task, report
+    return loaded.asked, task, report
 
 
 def stored_benchmarks_of(
@@ -146,19 +146,28 @@ def stored_benchmarks_of(
 
 def _planned(
     series: Series, chosen: Sequence[Checkpoint], sets: Sequence[QuestionSet], blank: Leaderboard
-) -> Leaderboard:
-    """Every set under every checkpoint, as its own tokenizer reads it."""
+) -> tuple[Leaderboard, list[CheckpointError]]:
+    """Every set under every checkpoint, as its own tokenizer reads it; and those that have none.
+
+    Raises SelectionError where texts are to be generated and checkpoints differ in their tokenizers.
+    """
     from analysis360.tasks.leaderboard.adapter import EngineLM
     from analysis360.tasks.leaderboard.encoding import Encoder
 
     window = window_of(series)
-    texts = open_texts(series, chosen)
+    texts, failures = open_texts(series, chosen)
     keys = {name: digest_of([text.digest, window]) for name, text in texts.items()}
     models = {
         keys[name]: EngineLM(Encoder(text, window), seed=blank.how.seed) for name, text in texts.items()
     }
     read = {key: [replace(one, text=key) for one in sets] for key in models}
-    return replace(blank, plan=[(one, read[keys[one.name]]) for one in chosen], models=models)
+    generated = [one.name for one in sets if one.task.OUTPUT_TYPE == "generate_until"]
+    if generated and len({text.folder for text in texts.values()}) > 1:
+        raise SelectionError(
+            f"task {generated[0]} has checkpoints write text, and they do not all have one tokenizer; select fewer"
+        )
+    plan = [(one, read[keys[one.name]]) for one in chosen if one.name in keys]
+    return replace(blank, plan=plan, models=models), failures
 
 
 def _encoded(task: Leaderboard, store: Store) -> int:
@@ -240,7 +249,7 @@ def _read(
             "run `analysis360 leaderboard` first"
         )
     rows = Rows(units, lambda: store.stored(task))
-    notes += mixed_provenance(rows.provenance)
+    notes += [*unevenness(units, rows), *mixed_provenance(rows.provenance)]
     if report.computed:
         notes += series.moved()
     report.traffic = [traffic.line() for traffic in series.traffic if traffic.requests]

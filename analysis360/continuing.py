@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from analysis360.biases import BiasResult
 from analysis360.continued import REPETITION, TEXTS, Continued
-from analysis360.prompting import FILTER, check_counts, continue_missing, place_of, planned, result_of
 from analysis360.engines import VllmOptions, check_options, check_parts, resolve_kind
 from analysis360.errors import NotStoredError, SelectionError, StoreError
+from analysis360.prompting import FILTER, check_counts, continue_missing, place_of, planned, result_of
 from analysis360.scorers import Scorer
 from analysis360.scorers.cache import Cached
 from analysis360.scorers.classifier import Classifier
@@ -142,7 +142,7 @@ def bold(
     if not lines:
         raise SelectionError(f"{published.source}: no prompts of {', '.join(asked)}")
     chosen, failures = readable(chosen, progress)
-    task = planned(series, chosen, published, asked, samples, Bold([], how, limit))
+    task, more = planned(series, chosen, published, asked, samples, Bold([], how, limit))
     report = Report(task.noun)
     if compute:
         check_options(kind, vllm)
@@ -150,11 +150,14 @@ def bold(
         store.prepare()
         _keep(published, store)
         report = continue_missing(series, task, store, vllm, progress)
-    report.failures[:0] = failures
+    report.failures[:0] = [*failures, *more]
     cached = [Cached(scorer, store.path / "scores") for scorer in scorers]
     rows = store.read(task)
+    if not compute:
+        report.stored = len(rows)
+    there = [checkpoint for checkpoint, _ in task.plan]
     continued = Continued(
-        chosen, lines, task, rows, scoring.scored, scoring.metrics(scorers), _used(cached, scoring, lines)
+        there, lines, task, rows, scoring.scored, scoring.metrics(scorers), _used(cached, scoring, lines)
     )
     return result_of(series, continued, store, report, progress)
 
