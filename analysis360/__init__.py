@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from analysis360.code_results import CodeResult
     from analysis360.coding import code_evaluation
     from analysis360.comparing import compare_models
-    from analysis360.describing import Scoring, bold
+    from analysis360.continuing import Scoring, bold
     from analysis360.engines import VllmOptions
     from analysis360.evaluating import leaderboard
     from analysis360.evaluations import EvaluationResult
@@ -49,13 +49,13 @@ _LAZY = {
     "HubOptions": "analysis360.hub.options",
     "VllmOptions": "analysis360.engines",
     "MemorizationResult": "analysis360.results",
-    "Scoring": "analysis360.describing",
+    "Scoring": "analysis360.continuing",
     "Series": "analysis360.series",
-    "bold": "analysis360.describing",
+    "bold": "analysis360.continuing",
     "code_evaluation": "analysis360.coding",
+    "PerplexityResult": "analysis360.perplexities",
     "compare_models": "analysis360.comparing",
     "leaderboard": "analysis360.evaluating",
-    "PerplexityResult": "analysis360.perplexities",
     "memorization": "analysis360.api",
     "open_series": "analysis360.series",
     "perplexity": "analysis360.perplexing",

@@ -494,7 +494,7 @@ def _numbers(name: str, text: str) -> list[int]:
 
 
 def _bold(parsed: argparse.Namespace) -> None:
-    from analysis360.describing import Scoring, bold
+    from analysis360.continuing import Scoring, bold
     from analysis360.engines import VllmOptions
     from analysis360.gallery import draw_biases
     from analysis360.tables import bias_table
@@ -572,7 +572,7 @@ def _figures(parsed: argparse.Namespace) -> None:
 
 def _continued(parsed: argparse.Namespace, series: Series) -> BiasResult | None:
     """What is stored of BOLD's prompts, drawn as by default, where anything is."""
-    from analysis360.describing import bold
+    from analysis360.continuing import bold
 
     options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
     try:

@@ -58,8 +58,6 @@ class Planned(NamedTuple):
     """Of chunks: those that are asked about."""
     panels: dict[str, Panel]
     """Of chunks: their rows."""
-    failures: Sequence[CheckpointError] = ()
-    """Of checkpoints that bring no tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +126,16 @@ def perplexity(
         check_parts(checkpoints[0], vllm)
         chosen.store.prepare()
     if corpora:
-        how, asked = _text(chosen, corpora, how)
+        how, asked, more = _text(chosen, corpora, how)
+        failures += more
+        chosen = replace(chosen, checkpoints=[checkpoint for checkpoint, _ in asked.plan])
     else:
         asked = _rows(chosen, chunks, sequences, how, keep=compute, progress=progress)
     task = Perplexity(asked.plan, how)
     report = Report(task.noun)
     if compute:
         report = _swept(chosen, task, vllm, progress)
-    report.failures[:0] = [*failures, *asked.failures]
+    report.failures[:0] = failures
     result = _result(chosen, task, task.units(), asked, report)
     result.notes.extend(other_modes(result.rows, vllm or VllmOptions()))
     return result
@@ -165,8 +165,10 @@ def _window(series: Series, asked: int | None, *, rows: bool) -> int:
     return min([most, *(tokens - 1 for tokens in known)])
 
 
-def _text(chosen: Chosen, corpora: Sequence[Corpus], how: Settings) -> tuple[Settings, Planned]:
-    """Every corpus under every checkpoint, as its own tokenizer cuts it."""
+def _text(
+    chosen: Chosen, corpora: Sequence[Corpus], how: Settings
+) -> tuple[Settings, Planned, list[CheckpointError]]:
+    """Every corpus under every checkpoint, as its own tokenizer cuts it; what is wrong with those that have none."""
     texts, failures = open_texts(chosen.series, chosen.checkpoints)
     distinct = {text.digest: text for text in texts.values()}
     cut: dict[str, list[Data]] = {
@@ -180,7 +182,7 @@ def _text(chosen: Chosen, corpora: Sequence[Corpus], how: Settings) -> tuple[Set
     if len(set(names)) < len(names):
         raise SelectionError(f"text and data set are both called {names[-1]}; rename the file")
     plan = [(one, cut[texts[one.name].digest]) for one in chosen.checkpoints if one.name in texts]
-    return replace(how, eos=next(iter(texts.values())).eos), Planned(plan, [], {}, failures)
+    return replace(how, eos=next(iter(texts.values())).eos), Planned(plan, [], {}), failures
 
 
 def _rows(

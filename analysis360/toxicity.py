@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from analysis360.biases import BiasResult
 from analysis360.continued import REPETITION, TEXTS, Continued
-from analysis360.continuing import FILTER, check_counts, continue_missing, place_of, planned, result_of
 from analysis360.corpora import Corpus, read_sets
 from analysis360.engines import VllmOptions, check_options, check_parts, resolve_kind
 from analysis360.errors import SelectionError
+from analysis360.prompting import FILTER, check_counts, continue_missing, place_of, planned, result_of
 from analysis360.scorers import Scorer
 from analysis360.scorers.cache import Cached
 from analysis360.scorers.classifier import Classifier

@@ -20,7 +20,7 @@ from small_classifier import save_classifier
 from analysis360 import HubOptions
 from analysis360.biases import BiasResult
 from analysis360.cli import main
-from analysis360.describing import Scoring, bold
+from analysis360.continuing import Scoring, bold
 from analysis360.errors import DataError, NotStoredError, SelectionError
 from analysis360.gallery import draw_biases
 from analysis360.loopback import Loopback
