@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from analysis360.perplexities import PerplexityResult
     from analysis360.results import MemorizationResult
     from analysis360.series import Checkpoint, Chunk, Exposure, Series, open_series
+    from analysis360.toxicity import toxic_generation
 
 __version__ = "0.1.0"
 
@@ -59,6 +60,7 @@ _LAZY = {
     "memorization": "analysis360.api",
     "open_series": "analysis360.series",
     "perplexity": "analysis360.perplexing",
+    "toxic_generation": "analysis360.toxicity",
 }
 
 __all__ = [
@@ -91,6 +93,7 @@ __all__ = [
     "memorization",
     "open_series",
     "perplexity",
+    "toxic_generation",
 ]
 
 
