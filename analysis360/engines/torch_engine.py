@@ -68,6 +68,12 @@ class TorchEngine:
         self._model = model.to(self.device)
         self._first = self._first or (checkpoint, config)
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors of the checkpoint's files by their names, where the model's weights are just these."""
+        if self._model is None or not self._reusable:
+            return {}
+        return {name: parameter.detach() for name, parameter in self._model.named_parameters()}
+
     def unload(self) -> None:
         """Give back the weights; what the next ones must be like is still known."""
         if self._model is not None and self._reusable and self.device.type == "cpu":

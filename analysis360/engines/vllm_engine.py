@@ -33,6 +33,7 @@ from analysis360.engines.vllm_requests import (
     read_answer,
     unread,
 )
+from analysis360.engines.vllm_worker import HANDED
 from analysis360.engines.weights import one_line
 from analysis360.errors import EngineError
 from analysis360.series import Checkpoint
@@ -112,10 +113,13 @@ class VllmEngine:
         return context
 
     def _swap(self, checkpoint: Checkpoint) -> None:
+        HANDED.update(self._oracle.tensors())
         try:
             self._llm.collective_rpc("a360_swap", args=(str(checkpoint.path),))
         except Exception as error:
             raise EngineError(f"checkpoint {checkpoint.name}: the swap failed: {one_line(error)}") from error
+        finally:
+            HANDED.clear()
 
     def _forget(self, checkpoint: Checkpoint) -> None:
         """Blocks of one checkpoint must not serve the next."""

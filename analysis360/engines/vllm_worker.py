@@ -10,6 +10,8 @@ import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT = 2**30
+HANDED: dict[str, torch.Tensor] = {}
+"""Tensors of the checkpoint that is swapped in, where this process has them already; otherwise its files are read."""
 
 
 class SwapExtension:
@@ -44,8 +46,8 @@ def load_as_at_start(model: Any, config: Any, path: str) -> None:
                 meta.restore_layer_on_meta(layer, info)
                 meta.materialize_layer(layer, info)
     config.model_config.model = path
-    weights = get_model_loader(config.load_config).get_all_weights(config.model_config, model)
-    model.load_weights(weights)
+    loader = get_model_loader(config.load_config)
+    model.load_weights(HANDED.items() if HANDED else loader.get_all_weights(config.model_config, model))
     process_weights_after_loading(model, config.model_config, torch.device("cpu"))
 
 
