@@ -232,8 +232,8 @@ def _leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of --series and --ckpts: SERIES or SERIES:CKPTS, to stand beside the paper's in one table",
     )
     table = parser.add_argument_group("with --models").add_argument
-    table("--layout", default="table4", choices=("table4", "table5"), help="the paper's (%(default)s)")
-    table("--format", default="markdown", choices=("markdown", "latex", "csv"), help="(%(default)s)")
+    table("--layout", choices=("table4", "table5"), help="the paper's (table4)")
+    table("--format", choices=("markdown", "latex", "csv"), help="(markdown)")
     _running_arguments(parser)
     parser.set_defaults(run=_leaderboard)
 
@@ -459,10 +459,14 @@ def _leaderboard(parsed: argparse.Namespace) -> None:
     if parsed.models:
         from analysis360.comparing import compare_models
 
+        if (parsed.series, parsed.ckpts) != (SERIES, ":"):
+            raise SelectionError("models: they stand in place of --series and --ckpts; give SERIES:CKPTS")
         hub = _hub_options(parsed)["hub"]
-        table = compare_models(parsed.models, layout=parsed.layout, hub=hub, **options)
-        print(getattr(table, parsed.format)().rstrip())
+        table = compare_models(parsed.models, layout=parsed.layout or "table4", hub=hub, **options)
+        print(getattr(table, parsed.format or "markdown")().rstrip())
         return
+    if parsed.layout or parsed.format:
+        raise SelectionError("layout, format: they are of the table that --models makes")
     result = leaderboard(_opened(parsed), parsed.ckpts, **options)
     print(evaluation_table(result))
     _tell(result, Path(parsed.out) / result.series.name / "leaderboard")
@@ -576,9 +580,17 @@ def _continued(parsed: argparse.Namespace, series: Series) -> BiasResult | None:
 
     options = {name: getattr(parsed, name) for name in ("engine", "dtype", "out")}
     try:
-        return bold(series, parsed.ckpts, compute=False, **options)
+        found = bold(series, parsed.ckpts, compute=False, **options)
     except NotStoredError:
         return None
+    stored, asked = len(found.continued.rows), sum(map(len, found.continued.task.units()))
+    if stored < asked:  # of some prompts at some checkpoints, a curve would be of different ones
+        print(
+            f"not drawn: what is written about groups: {stored:,} of {asked:,} continuations of all prompts are "
+            "stored; `analysis360 bold` with the options of that run and --to draws them"
+        )
+        return None
+    return found
 
 
 def _series(parsed: argparse.Namespace) -> None:

@@ -143,6 +143,10 @@ def _opener(series: Series, task: Code, units: Sequence[Unit], vllm: VllmOptions
     asked = {id(unit.chunk): asked_of(unit) for unit in units}
     longest = max((len(ids) for one in asked.values() for ids in one.ids), default=0)
     window, new = window_of(series), task.how.new_tokens
+    if longest >= window:
+        raise SelectionError(
+            f"prompts of up to {longest} ids; the model reads {window}, so it cannot write any program after them"
+        )
     if longest + new > window:
         raise SelectionError(
             f"prompts of up to {longest} ids and programs of up to {new}; the model reads {window}; "

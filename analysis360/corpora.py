@@ -85,7 +85,9 @@ def _document(record: Any, field: str, where: str) -> Document:
     text = record.get(field) if isinstance(record, dict) else None
     if not isinstance(text, str):
         held = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-        raise DataError(f"{where}: expected text in the field {field!r}, found {held}; give --field")
+        raise DataError(
+            f"{where}: expected text in the field {field!r}, found {held}; give --field, or `field` in a task file"
+        )
     return Document(text, str(record.get("source") or UNKNOWN))
 
 

@@ -219,7 +219,7 @@ def _export(series: Series, checkpoint: Checkpoint, task: Leaderboard, store: St
     }
     about |= {"batch_size": None, "model_dtype": task.how.dtype, **task.describe(checkpoint)}
     name = digest_of(sorted(values))[:8]
-    folder = store.folder(task.name, task.settings()) / "lm-eval" / checkpoint.name
+    folder = store.path / "lm-eval" / store.folder(task.name, task.settings()).name / checkpoint.name
     write_results(folder / f"results_{name}.json", found | {"config": about, "model_name": checkpoint.name})
 
 

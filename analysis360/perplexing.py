@@ -104,6 +104,12 @@ def perplexity(
     stored answers are read. Raises Analysis360Error; checkpoints that could not be loaded are raised last.
     """
     corpora = _corpora([text] if isinstance(text, str | Path) else text, lines, dataset, split, field)
+    if corpora and chunks != "all":
+        raise SelectionError(
+            "chunks: text or a data set is asked about in place of them; leave one of the two out"
+        )
+    if lines and not text:
+        raise SelectionError("lines: they are of files of text, and there are none; give --text")
     if sequences < 1:
         raise SelectionError(f"sequences: expected at least 1, found {sequences}")
     series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)

@@ -116,7 +116,7 @@ def place_of(source: str | Path, kind: str, hub: HubOptions | None) -> Place:
     """A folder, or a repository on the Hub. Raises SelectionError for what is neither."""
     if Path(source).is_dir():
         return LocalFolder(Path(source))
-    if isinstance(source, Path) or source.count("/") != 1:
+    if isinstance(source, Path) or source.count("/") != 1 or source.startswith(("/", ".", "~")):
         raise SelectionError(f"{source}: expected a folder, or org/name on the Hub")
     return Remote(hub).folder(source, "dataset" if kind == "dataset" else "model")
 

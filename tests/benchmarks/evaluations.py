@@ -90,7 +90,7 @@ def ours(series: Path, tasks: Path, limit: int, engine: str) -> Contestant:
     def run() -> Run:
         with tempfile.TemporaryDirectory() as out:
             done = command([*words, "--out", out])()
-            file = next(Path(out).glob("*/leaderboard/*/lm-eval/000/*.json"))
+            file = next(Path(out).glob("*/lm-eval/*/000/*.json"))
             results = json.loads(file.read_text())["results"]
         accuracy = {name: results[name]["acc,none"] for name in SHOTS}
         return replace(done, facts=done.facts | {"accuracy": accuracy})

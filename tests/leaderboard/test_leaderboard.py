@@ -90,7 +90,7 @@ def test_contexts_longer_than_the_window_were_among_them(reader: Path, tasks: Pa
 def test_lm_evals_file_is_what_its_evaluator_writes(reader: Path, tasks: Path, out: Path) -> None:
     truth = of_lm_eval(reader / "checkpoints/ckpt_001", tasks)
     run(reader, tasks, out, "pair", ckpts="1")
-    for file in (out / "reader/leaderboard").glob("settings=*/lm-eval/ckpt_001/results_*.json"):
+    for file in (out / "reader/lm-eval").glob("settings=*/ckpt_001/results_*.json"):
         written = json.loads(file.read_text())
         for task in written["results"].keys() & truth["results"].keys():
             for key, value in truth["results"][task].items():
