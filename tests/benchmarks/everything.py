@@ -16,7 +16,18 @@ from importlib import import_module
 
 from harness import HERE, MOST, Line, machine, missing, table, versions
 
-NAMES = ("continuation", "swap", "sweep", "hub", "panels", "cheaper", "trainer", "evaluations", "results")
+NAMES = (
+    "continuation",
+    "swap",
+    "sweep",
+    "hub",
+    "panels",
+    "cheaper",
+    "trainer",
+    "evaluations",
+    "golden",
+    "results",
+)
 RESULTS = HERE / "RESULTS.md"
 TEXT = """# Benchmarks
 
