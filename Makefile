@@ -18,8 +18,8 @@ demo: setup ## train the tiny series, score it, draw the figures
 	$(BIN)/analysis360 memorization $(SCORE)
 	$(BIN)/analysis360 figures $(SCORE) --to $(DEMO)/figures
 
-test: setup ## run the tests, two files at a time; threads that wait do not spin, as they would get in each other's way
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
+test: setup ## run the tests, two files at a time, the long ones early; threads that wait do not spin, as they would get in each other's way
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup ## format, lint, strict types
 	$(BIN)/ruff format --check .

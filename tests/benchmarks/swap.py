@@ -60,7 +60,8 @@ def measure(name: str, folders: list[str], repeats: int) -> list[Line]:
 
 def lines(quick: bool) -> list[Line]:
     """A pretrained model of 135 M parameters, and a random one of 6.9 M."""
-    from pretrained import UnavailableError, smollm2
+    from pretrained import smollm2
+    from wheels import UnavailableError
 
     with tempfile.TemporaryDirectory() as scratch:
         seven = [str(seven_million(Path(scratch) / f"seven{i}", i, tied=True)) for i in range(2)]

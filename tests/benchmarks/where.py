@@ -61,7 +61,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run?")
     quick = parser.parse_args().quick
     import numpy as np
-    from pretrained import UnavailableError, smollm2, text
+    from pretrained import smollm2, text
+    from wheels import UnavailableError
 
     print(f"{machine()}; {versions()}")
     with tempfile.TemporaryDirectory() as scratch:
