@@ -8,13 +8,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis360.engines import Engine, VllmOptions, check_options, check_parts, open_engine, resolve_kind
+from analysis360.engines import Engine, VllmOptions, check_options, check_parts, open_engine
 from analysis360.errors import NotStoredError, SelectionError
 from analysis360.panel import Panel
-from analysis360.parts import Rows
-from analysis360.results import MemorizationResult, mixed_provenance, other_modes
-from analysis360.selection import compute_dtype, panel_of, pieces_of, planned, readable, selected, shown
-from analysis360.series import Checkpoint, Chunk, Series, open_series
+from analysis360.results import MemorizationResult, mixed_provenance, other_modes, unfinished
+from analysis360.selection import (
+    compute_dtype,
+    kind_of,
+    opened,
+    panel_of,
+    pieces_of,
+    planned,
+    readable,
+    selected,
+    shown,
+)
+from analysis360.series import Checkpoint, Chunk, Series
 from analysis360.series.selectors import Selector
 from analysis360.store import Store
 from analysis360.sweep import Report, sweep
@@ -61,8 +70,8 @@ def memorization(
     With `compute=False` only stored rows are read. Raises Analysis360Error; checkpoints that could not
     be loaded are raised last, when the others are stored.
     """
-    series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
-    kind = resolve_kind(engine) if compute or engine == "auto" else engine
+    series = opened(series, hub, pattern)
+    kind = kind_of(engine, compute=compute)
     if compute:
         check_options(kind, vllm)
     how = Settings(
@@ -109,19 +118,13 @@ def _result(
 ) -> MemorizationResult:
     """What is stored of a task, and what to know of it. Raises the first failure, when all else is stored."""
     rows = store.read(task)
-    notes = [*_incomplete(task, rows), *mixed_provenance(rows.provenance)]
+    notes = [*unfinished(task.units(), rows, "sequences"), *mixed_provenance(rows.provenance)]
     if not task.how.scored:
         notes.append(
             "scores are not known: only extractibility was asked; run with --metric score for scores"
         )
-    if report.computed:
-        notes += series.moved()
-    report.traffic = [traffic.line() for traffic in series.traffic if traffic.requests]
-    if report.failures:
-        first, more = report.failures[0], len(report.failures) - 1
-        if more:
-            first.add_note(f"and {more} more checkpoints; the others are stored")
-        raise first
+    notes += report.of_series(series)
+    report.raise_failure()
     return MemorizationResult(series, selected, pieces, task, rows, report, notes)
 
 
@@ -154,16 +157,6 @@ def _check_window(series: Series, how: Settings) -> None:
         asked = f"{how.prompt_tokens} + {how.continuation_tokens}"
         more = ", and vLLM needs room for one more; use --engine torch" if how.width <= window else ""
         raise SelectionError(f"prompt and continuation of {asked} tokens; the model reads {window}{more}")
-
-
-def _incomplete(task: Memorization, rows: Rows) -> list[str]:
-    """One line when not all that was asked for is stored."""
-    asked, stored = sum(map(len, task.units())), len(rows)
-    return (
-        [f"{stored:,} of {asked:,} sequences are stored; the rest is not scored yet"]
-        if stored < asked
-        else []
-    )
 
 
 def _short(chunks: Sequence[Chunk], panels: dict[str, Panel], sequences: int) -> list[str]:

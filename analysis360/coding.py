@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis360.code_results import CodeResult, read_correct
-from analysis360.engines import Engine, VllmOptions, check_options, check_parts, open_engine, resolve_kind
+from analysis360.engines import Engine, VllmOptions, check_options, check_parts, open_engine
 from analysis360.errors import CheckpointError, NotStoredError, SelectionError
 from analysis360.parts import Rows
 from analysis360.places import LocalFolder, Place
-from analysis360.results import mixed_provenance
-from analysis360.selection import compute_dtype, readable, selected, window_of
-from analysis360.series import Checkpoint, Series, open_series
+from analysis360.results import mixed_provenance, unfinished
+from analysis360.selection import (
+    compute_dtype,
+    kind_of,
+    opened,
+    readable,
+    selected,
+    window_of,
+)
+from analysis360.series import Checkpoint, Series
 from analysis360.series.remote import Remote
 from analysis360.series.selectors import Selector
 from analysis360.store import Store
@@ -66,8 +73,8 @@ def code_evaluation(
     Raises Analysis360Error; SandboxError before anything is computed where programs cannot be judged; checkpoints
     that could not be loaded are raised last.
     """
-    series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
-    kind = resolve_kind(engine) if compute or engine == "auto" else engine
+    series = opened(series, hub, pattern)
+    kind = kind_of(engine, compute=compute)
     limits = Limits(seconds=seconds)
     how = Settings(samples, temperature, top_p, new_tokens, seed, compute_dtype(dtype, series), kind, limits)
     ks = _ks(k, samples)
@@ -180,19 +187,11 @@ def _result(
     series: Series, chosen: list[Checkpoint], task: Code, ks: tuple[int, ...], store: Store, report: Report
 ) -> CodeResult:
     """What is stored of the task. Raises the first failure when all else is stored, NotStoredError for nothing."""
-    if report.failures:
-        first, more = report.failures[0], len(report.failures) - 1
-        if more:
-            first.add_note(f"and {more} more checkpoints; the others are stored")
-        raise first
+    report.raise_failure()
     rows = Rows(task.wholes(), lambda: store.stored(task))
     if not len(rows):
         raise NotStoredError(f"no programs of these settings in {store.path}; run `analysis360 code` first")
     notes = [*series.notes, *mixed_provenance(rows.provenance)]
-    asked = sum(map(len, task.wholes()))
-    if len(rows) < asked:
-        notes.append(f"{len(rows):,} of {asked:,} problems are stored; the rest is not written yet")
-    if report.computed:
-        notes += series.moved()
-    report.traffic = [traffic.line() for traffic in series.traffic if traffic.requests]
+    notes += unfinished(task.wholes(), rows, "problems", "written")
+    notes += report.of_series(series)
     return CodeResult(series, chosen, task, ks, rows, report, read_correct(task, rows), notes)

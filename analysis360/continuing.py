@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from analysis360.biases import BiasResult
 from analysis360.continued import REPETITION, TEXTS, Continued
-from analysis360.engines import VllmOptions, check_options, check_parts, resolve_kind
+from analysis360.engines import VllmOptions, check_options, check_parts
 from analysis360.errors import NotStoredError, SelectionError, StoreError
 from analysis360.prompting import FILTER, check_counts, continue_missing, place_of, planned, result_of
 from analysis360.scorers import Scorer
@@ -24,8 +24,14 @@ from analysis360.scorers.polarity import Unigrams, Vectors
 from analysis360.scorers.regard import Regard
 from analysis360.scorers.sentiment import Vader
 from analysis360.scorers.toxicity import ProfanityFilter, Toxicity
-from analysis360.selection import compute_dtype, readable, selected
-from analysis360.series import Series, open_series
+from analysis360.selection import (
+    compute_dtype,
+    kind_of,
+    opened,
+    readable,
+    selected,
+)
+from analysis360.series import Series
 from analysis360.series.selectors import Selector
 from analysis360.store import Store
 from analysis360.sweep import Report
@@ -130,8 +136,8 @@ def bold(
     """
     scoring, asked = scoring or Scoring(), checked_domains(domains)
     check_counts(limit, samples, greedy)
-    series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
-    kind = resolve_kind(engine) if compute or engine == "auto" else engine
+    series = opened(series, hub, pattern)
+    kind = kind_of(engine, compute=compute)
     settings = Settings.greedy if greedy else Settings
     how = settings(dtype=compute_dtype(dtype, series), engine=kind, new_tokens=new_tokens, seed=seed)
     chosen = selected(series, ckpts, shard, out)

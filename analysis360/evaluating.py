@@ -14,17 +14,24 @@ import pandas as pd
 
 from analysis360.code_results import stored_summary
 from analysis360.digests import digest_of
-from analysis360.engines import VllmOptions, check_options, check_parts, open_engine, resolve_kind
+from analysis360.engines import VllmOptions, check_options, check_parts, open_engine
 from analysis360.errors import CheckpointError, NotStoredError, SelectionError
 from analysis360.evaluations import EvaluationResult, gather, planned_units, stored_units, unevenness
 from analysis360.parts import Rows
 from analysis360.results import mixed_provenance
-from analysis360.selection import compute_dtype, readable, selected, window_of
-from analysis360.series import Checkpoint, Series, open_series
+from analysis360.selection import (
+    compute_dtype,
+    kind_of,
+    opened,
+    readable,
+    selected,
+    window_of,
+)
+from analysis360.series import Checkpoint, Series
 from analysis360.series.selectors import Selector
 from analysis360.store import Store
 from analysis360.sweep import Report, sweep
-from analysis360.tasks import Unit
+from analysis360.tasks import Data, Unit
 from analysis360.tasks.leaderboard import SHOTS_SEED, Leaderboard, Settings
 from analysis360.tasks.leaderboard.suites import STORED, SUITE, Benchmark, benchmarks, stored_benchmarks
 from analysis360.text import open_texts
@@ -76,8 +83,8 @@ def leaderboard(
     asked = [] if tasks == STORED and not compute else benchmarks(tasks, shots)
     if limit is not None and limit < 1:
         raise SelectionError(f"limit: expected at least 1, found {limit}")
-    series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
-    kind = resolve_kind(engine) if compute or engine == "auto" else engine
+    series = opened(series, hub, pattern)
+    kind = kind_of(engine, compute=compute)
     chosen = selected(series, ckpts, shard, out)
     store = Store(out, series.name)
     blank = Leaderboard([], Settings(compute_dtype(dtype, series), kind, seed), limit)
@@ -124,8 +131,8 @@ def _run(
     report = sweep(task, store, opener, progress=how.progress)
     report.details = [", ".join(took), *_shared(task.models.values())]
     report.failures[:0] = failures
-    for checkpoint, _ in task.plan:
-        _export(series, checkpoint, task, store, loaded)
+    for checkpoint, sets in task.plan:
+        _export(series, checkpoint, sets, task, store, loaded)
     return loaded.asked, task, report
 
 
@@ -134,7 +141,7 @@ def stored_benchmarks_of(
 ) -> pd.DataFrame:
     """A row per (checkpoint, benchmark) of all that is stored, programs included (see `EvaluationResult.summary`)."""
     chosen, _ = readable(series.select(ckpts), progress=False)
-    kind = resolve_kind(engine) if engine == "auto" else engine
+    kind = kind_of(engine, compute=False)
     found = [stored_summary(series, chosen, Store(out, series.name), kind, compute_dtype(dtype, series))]
     with contextlib.suppress(NotStoredError):
         answers = leaderboard(
@@ -199,11 +206,17 @@ def _shared(models: Iterable[EngineLM]) -> list[str]:
     return lines
 
 
-def _export(series: Series, checkpoint: Checkpoint, task: Leaderboard, store: Store, loaded: Loaded) -> None:
+def _export(
+    series: Series,
+    checkpoint: Checkpoint,
+    sets: Sequence[Data],
+    task: Leaderboard,
+    store: Store,
+    loaded: Loaded,
+) -> None:
     """lm-eval's file of one checkpoint, where all of its answers are stored."""
     from analysis360.tasks.leaderboard.export import results_of, write_results
 
-    sets = next(sets for one, sets in task.plan if one is checkpoint)
     units = [Unit(checkpoint, one, 0, task.asked(one)) for one in sets]
     rows = Rows(units, lambda: store.stored(task))
     if rows.stored != [len(unit) for unit in units]:
@@ -237,11 +250,7 @@ def _read(
         stored = store.stored(task)
         asked = asked or stored_benchmarks({unit.name for unit in stored})
         units, notes = stored_units(chosen, stored, asked, task.limit)
-    if report.failures:
-        first, more = report.failures[0], len(report.failures) - 1
-        if more:
-            first.add_note(f"and {more} more checkpoints; the others are stored")
-        raise first
+    report.raise_failure()
     if not units:
         names = ", ".join(one.task for one in asked) or "any task"
         raise NotStoredError(
@@ -250,7 +259,5 @@ def _read(
         )
     rows = Rows(units, lambda: store.stored(task))
     notes += [*unevenness(units, rows), *mixed_provenance(rows.provenance)]
-    if report.computed:
-        notes += series.moved()
-    report.traffic = [traffic.line() for traffic in series.traffic if traffic.requests]
+    notes += report.of_series(series)
     return EvaluationResult(series, chosen, asked, task, units, rows, report, [*series.notes, *notes])

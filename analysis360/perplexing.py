@@ -15,9 +15,11 @@ from analysis360.joined import Joined
 from analysis360.panel import Panel
 from analysis360.parts import Rows, StoredUnit
 from analysis360.perplexities import PerplexityResult
-from analysis360.results import mixed_provenance, other_modes
+from analysis360.results import mixed_provenance, other_modes, unfinished
 from analysis360.selection import (
     compute_dtype,
+    kind_of,
+    opened,
     panel_of,
     pieces_of,
     planned,
@@ -26,7 +28,7 @@ from analysis360.selection import (
     shown,
     window_of,
 )
-from analysis360.series import Checkpoint, Chunk, Series, open_series
+from analysis360.series import Checkpoint, Chunk, Series
 from analysis360.series.selectors import Selector
 from analysis360.store import Store
 from analysis360.sweep import Report, sweep
@@ -112,8 +114,8 @@ def perplexity(
         raise SelectionError("lines: they are of files of text, and there are none; give --text")
     if sequences < 1:
         raise SelectionError(f"sequences: expected at least 1, found {sequences}")
-    series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
-    kind = resolve_kind(engine) if compute or engine == "auto" else engine
+    series = opened(series, hub, pattern)
+    kind = kind_of(engine, compute=compute)
     chosen = Chosen(series, selected(series, ckpts, shard, out), Store(out, series.name))
     width = _window(series, window, rows=not corpora)
     how = Settings(
@@ -230,19 +232,13 @@ def _result(
     """What is stored, and what to know of it. Raises the first failure, when all else is stored."""
     series, store = chosen.series, chosen.store
     rows = Rows(units, lambda: store.stored(task))
-    if report.failures:
-        first, more = report.failures[0], len(report.failures) - 1
-        if more:
-            first.add_note(f"and {more} more checkpoints; the others are stored")
-        raise first
+    report.raise_failure()
     if not len(rows):
         raise NotStoredError(
             f"no likelihoods of these settings in {store.path}; run `analysis360 perplexity` first"
         )
-    notes = [*series.notes, *_incomplete(units, rows), *mixed_provenance(rows.provenance)]
-    if report.computed:
-        notes += series.moved()
-    report.traffic = [traffic.line() for traffic in series.traffic if traffic.requests]
+    notes = [*series.notes, *unfinished(units, rows, "windows"), *mixed_provenance(rows.provenance)]
+    notes += report.of_series(series)
     names = list(dict.fromkeys(unit.chunk.name for unit in units))
     joined = text = None
     if task.how.chunks:
@@ -253,13 +249,6 @@ def _result(
         except CheckpointError:
             notes.append("bits per byte are not known: no checkpoint brings a tokenizer")
     return PerplexityResult(series, chosen.checkpoints, names, task, units, rows, report, joined, text, notes)
-
-
-def _incomplete(units: Sequence[Unit], rows: Rows) -> list[str]:
-    asked, stored = sum(map(len, units)), len(rows)
-    return (
-        [f"{stored:,} of {asked:,} windows are stored; the rest is not scored yet"] if stored < asked else []
-    )
 
 
 def stored_perplexities(

@@ -12,9 +12,8 @@ from analysis360.biases import BiasResult
 from analysis360.continued import Continued
 from analysis360.engines import VllmOptions, open_engine
 from analysis360.errors import CheckpointError, NotStoredError, SelectionError
-from analysis360.parts import Rows
 from analysis360.places import LocalFolder, Place
-from analysis360.results import mixed_provenance
+from analysis360.results import mixed_provenance, unfinished
 from analysis360.selection import window_of
 from analysis360.series import Checkpoint, Series
 from analysis360.series.remote import Remote
@@ -84,21 +83,19 @@ def result_of(
 ) -> BiasResult:
     """What is stored, and what to know of it. Raises the first failure, when all else is stored."""
     rows, task = continued.rows, continued.task
-    if report.failures:
-        first, more = report.failures[0], len(report.failures) - 1
-        if more:
-            first.add_note(f"and {more} more checkpoints; the others are stored")
-        raise first
+    report.raise_failure()
     if not len(rows):
         raise NotStoredError(
             f"no continuations of these settings in {store.path}; run `analysis360 {task.name}` first"
         )
-    notes = [*series.notes, *_incomplete(task, rows), *mixed_provenance(rows.provenance)]
+    notes = [
+        *series.notes,
+        *unfinished(task.units(), rows, "continuations", "written"),
+        *mixed_provenance(rows.provenance),
+    ]
     told = {part["trailing_blanks"] for part in rows.provenance}
     notes += [f"the blank that a prompt ends with is {blanks}" for blanks in sorted(told)]
-    if report.computed:
-        notes += series.moved()
-    report.traffic = [traffic.line() for traffic in series.traffic if traffic.requests]
+    notes += report.of_series(series)
     return BiasResult(series, continued, report, notes, progress)
 
 
@@ -119,10 +116,3 @@ def place_of(source: str | Path, kind: str, hub: HubOptions | None) -> Place:
     if isinstance(source, Path) or source.count("/") != 1 or source.startswith(("/", ".", "~")):
         raise SelectionError(f"{source}: expected a folder, or org/name on the Hub")
     return Remote(hub).folder(source, "dataset" if kind == "dataset" else "model")
-
-
-def _incomplete(task: Bold, rows: Rows) -> list[str]:
-    asked, stored = sum(map(len, task.units())), len(rows)
-    if stored == asked:
-        return []
-    return [f"{stored:,} of {asked:,} continuations are stored; the rest is not written yet"]

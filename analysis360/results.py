@@ -22,6 +22,7 @@ from analysis360.series import Checkpoint, Chunk, Series
 from analysis360.statistics import Interval, paired_difference
 from analysis360.summaries.grid import GROUPS, Grid
 from analysis360.sweep import Report
+from analysis360.tasks import Unit
 from analysis360.tasks.memorization import Memorization
 
 if TYPE_CHECKING:
@@ -242,6 +243,14 @@ def _scores(right: NDArray[np.unsignedinteger], l: int, value: str) -> NDArray[n
     found = right if value == "score" else np.where(right == l, l, 0)
     scores: NDArray[np.float32] = np.divide(found, l, dtype=np.float32)
     return scores
+
+
+def unfinished(units: Sequence[Unit], rows: Rows, noun: str, done: str = "scored") -> list[str]:
+    """One line when not all rows that were asked for are stored."""
+    asked, stored = sum(map(len, units)), len(rows)
+    return (
+        [f"{stored:,} of {asked:,} {noun} are stored; the rest is not {done} yet"] if stored < asked else []
+    )
 
 
 def mixed_provenance(parts: Sequence[dict[str, Any]]) -> list[str]:

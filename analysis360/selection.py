@@ -4,25 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
+from analysis360.engines import resolve_kind
 from analysis360.errors import CheckpointError, SelectionError
 from analysis360.hub.threads import in_threads
 from analysis360.panel import Panel, draw_panel
-from analysis360.series import Checkpoint, Chunk, Series
+from analysis360.series import Checkpoint, Chunk, Series, open_series
 from analysis360.series.manifest import DTYPES
 from analysis360.series.selectors import Selector
 from analysis360.store import Store
 from analysis360.sweep import parse_shard
+
+if TYPE_CHECKING:
+    from analysis360.hub.options import HubOptions
 
 Item = TypeVar("Item")
 WINDOWS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
 """Keys of a config that tell how many ids a model reads."""
 LISTS_AT_A_TIME = 16
 """Checkpoints on a Hub whose lists of files are read at a time."""
+
+
+def opened(series: Series | str | Path, hub: HubOptions | None, pattern: str | None) -> Series:
+    """A series as it is now, opened where it is only named (see `open_series`)."""
+    if isinstance(series, Series):
+        return series.afresh()
+    return open_series(series, hub=hub, pattern=pattern)
+
+
+def kind_of(engine: str, *, compute: bool) -> str:
+    """The kind of engine asked for; one that is named need not be installed where nothing is computed."""
+    return resolve_kind(engine) if compute or engine == "auto" else engine
 
 
 def selected(series: Series, ckpts: Selector, shard: str, out: str | Path) -> list[Checkpoint]:

@@ -17,7 +17,7 @@ from analysis360.ahead import Ahead
 from analysis360.behind import Behind
 from analysis360.engines import Engine
 from analysis360.errors import Analysis360Error, CheckpointError, EngineError, SelectionError
-from analysis360.series import Checkpoint
+from analysis360.series import Checkpoint, Series
 from analysis360.store import Store, Writer
 from analysis360.tasks import Task, Unit
 
@@ -49,6 +49,20 @@ class Report:
     """What the task has to say of the run."""
     traffic: list[str] = field(default_factory=list)
     """A line for each Hub that was asked."""
+
+    def raise_failure(self) -> None:
+        """Raise the first failure, if there was any: what could be computed is stored by then."""
+        if self.failures:
+            first, more = self.failures[0], len(self.failures) - 1
+            if more:
+                first.add_note(f"and {more} more checkpoints; the others are stored")
+            raise first
+
+    def of_series(self, series: Series) -> list[str]:
+        """Note what was asked of the series' Hubs; a line for each branch that moved while it was computed."""
+        moved = series.moved() if self.computed else []
+        self.traffic = [traffic.line() for traffic in series.traffic if traffic.requests]
+        return moved
 
     def line(self) -> str:
         """One line for the end of a run."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from analysis360.biases import BiasResult
 from analysis360.continued import REPETITION, TEXTS, Continued
 from analysis360.corpora import Corpus, read_sets
-from analysis360.engines import VllmOptions, check_options, check_parts, resolve_kind
+from analysis360.engines import VllmOptions, check_options, check_parts
 from analysis360.errors import SelectionError
 from analysis360.prompting import FILTER, check_counts, continue_missing, place_of, planned, result_of
 from analysis360.scorers import Scorer
@@ -18,8 +18,14 @@ from analysis360.scorers.cache import Cached
 from analysis360.scorers.classifier import Classifier
 from analysis360.scorers.labels import AnyLabel
 from analysis360.scorers.toxicity import ProfanityFilter
-from analysis360.selection import compute_dtype, readable, selected
-from analysis360.series import Series, open_series
+from analysis360.selection import (
+    compute_dtype,
+    kind_of,
+    opened,
+    readable,
+    selected,
+)
+from analysis360.series import Series
 from analysis360.series.selectors import Selector
 from analysis360.store import Store
 from analysis360.sweep import Report
@@ -74,8 +80,8 @@ def toxic_generation(
         model=scorer or asked.model,
         labels=tuple(labels or asked.labels),
     )
-    series = series.afresh() if isinstance(series, Series) else open_series(series, hub=hub, pattern=pattern)
-    kind = resolve_kind(engine) if compute or engine == "auto" else engine
+    series = opened(series, hub, pattern)
+    kind = kind_of(engine, compute=compute)
     how = _settings(asked, greedy, dtype=compute_dtype(dtype, series), engine=kind, seed=seed)
     chosen = selected(series, ckpts, shard, out)
     store = Store(out, series.name)
