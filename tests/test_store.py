@@ -224,7 +224,7 @@ def test_modes_asked_of_rows_that_were_computed_without_them_are_said(
     def run(ckpts: str, **asked: Any) -> MemorizationResult:
         return score(small_series, tmp_path, ckpts, engine="vllm", sequences=12, vllm=VllmOptions(**asked))
 
-    monkeypatch.setattr("analysis360.api.resolve_kind", lambda kind: kind)
+    monkeypatch.setattr("analysis360.selection.resolve_kind", lambda kind: kind)
     computing("", "cpu")
     assert noted("0") == []
     with pytest.raises(SelectionError, match="needs a GPU"):  # though all is stored
