@@ -24,6 +24,8 @@ __all__ = ["Meter", "Metrics", "flops_per_token", "peak_flops", "peak_memory_mb"
 
 WINDOW, LEAST = 100, 20
 """Steps that a loss is compared with, and how many of them it takes."""
+PATIENCE = 60.0
+"""Seconds at least between two measurements of a peak: none of them costs more than a step or two."""
 DENSE_BF16 = {"H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "A100": 312e12}
 """Peak FLOP/s of matrix products in bfloat16, without sparsity, from the maker's data sheets; the first that fits."""
 
@@ -79,12 +81,17 @@ class Metrics:
 
 
 class Meter:
-    """Times steps: throughput, memory, and how near the machine's peak they come."""
+    """Times steps: throughput, memory, and how near the machine's peak they come.
+
+    A peak measured while other programs had the machine is too low. A step that exceeds it says so: it is
+    measured again, the higher one holds from then on, and a step above that too has no utilisation (None).
+    """
 
     def __init__(self, config: LlamaConfig, recipe: Recipe, here: Processes) -> None:
-        self._here = here
+        self._here, self._loop = here, recipe.loop
         self._flops = flops_per_token(config, recipe.mix.row_tokens - 1)
         self._peak = peak_flops(recipe.loop, here)
+        self._measured = -math.inf
         self._began = 0.0
 
     def start(self) -> None:
@@ -96,13 +103,24 @@ class Meter:
         now = time.perf_counter()
         seconds, self._began = now - self._began, now
         speed = targets / seconds
-        mfu = round(speed * self._flops / self._peak, 4) if self._peak else None
         return {
             "seconds": round(seconds, 4),
             "tokens_per_second": round(speed, 1),
-            "mfu": mfu,
+            "mfu": self._utilisation(speed * self._flops),
             "memory_mb": peak_memory_mb(self._here.device),
         }
+
+    def _utilisation(self, flops: float) -> float | None:
+        """The share of the peak that so many FLOP/s are; None: the peak is not known."""
+        if self._peak and flops > self._peak and self._here.device.type == "cpu":
+            self._measure_again()
+        return round(flops / self._peak, 4) if self._peak and flops <= self._peak else None
+
+    def _measure_again(self) -> None:
+        if time.perf_counter() - self._measured < PATIENCE:
+            return
+        self._peak = max(self._peak or 0.0, peak_flops(self._loop, self._here) or 0.0)
+        self._began = self._measured = time.perf_counter()
 
 
 def spike(loss: float, before: Sequence[float] | deque[float]) -> float | None:
