@@ -91,12 +91,13 @@ class VllmEngine:
         with self._beside_vllm():
             self._oracle.load(checkpoint)  # names, shapes, config and finiteness, before vLLM sees any
         try:
-            if self._llm is None:
+            started = self._llm is None
+            if started:
                 self._llm = self._start(checkpoint)
             else:
                 self._swap(checkpoint)
             self._forget(checkpoint)
-            self._verify(checkpoint)
+            self._verify(checkpoint, continuing=started)
         except BaseException:
             self.close()  # weights that nobody has verified must not answer
             raise
@@ -167,11 +168,17 @@ class VllmEngine:
                 f"checkpoint {checkpoint.name}: vLLM does not start: {reason(error)}; try --engine torch"
             ) from error
 
-    def _verify(self, checkpoint: Checkpoint) -> None:
-        """Probe what reads prompts and what continues them: on a GPU these are different kernels and graphs."""
+    def _verify(self, checkpoint: Checkpoint, *, continuing: bool) -> None:
+        """Probe what reads prompts and what continues them: on a GPU these are different kernels and graphs.
+
+        On a CPU both have the same weights: after a swap, unlike a start, the probe need not continue.
+        """
+        import torch
+
+        steps = PROBE_STEPS if continuing or torch.cuda.is_available() else 1
         vocabulary = checkpoint.vocabulary
         probes = np.random.default_rng(0).integers(0, vocabulary, (PROBES, PROBE_LENGTH), dtype=np.int32)
-        found, chosen, decoded = self._ask(probes, 1, PROBE_STEPS)
+        found, chosen, decoded = self._ask(probes, 1, steps)
         expected = self._oracle.forced(np.concatenate([probes, chosen], axis=1), 1)
         worst = float(np.abs(np.concatenate([found.logprob, decoded], axis=1) - expected.logprob).max())
         if not worst <= TOLERANCE[self.dtype]:
