@@ -128,11 +128,13 @@ def _run(
         tokenizer=next(iter(task.models.values())).encoder.text.folder,
         share_prefixes=True,
     )
-    report = sweep(task, store, opener, progress=how.progress)
+    try:
+        report = sweep(task, store, opener, progress=how.progress)
+    finally:  # also of what is complete when a sweep is interrupted
+        for checkpoint, sets in task.plan:
+            _export(series, checkpoint, sets, task, store, loaded)
     report.details = [", ".join(took), *_shared(task.models.values())]
     report.failures[:0] = failures
-    for checkpoint, sets in task.plan:
-        _export(series, checkpoint, sets, task, store, loaded)
     return loaded.asked, task, report
 
 
@@ -214,10 +216,15 @@ def _export(
     store: Store,
     loaded: Loaded,
 ) -> None:
-    """lm-eval's file of one checkpoint, where all of its answers are stored."""
+    """lm-eval's file of one checkpoint, where all of its answers are stored and it is not there yet."""
     from analysis360.tasks.leaderboard.export import results_of, write_results
 
     units = [Unit(checkpoint, one, 0, task.asked(one)) for one in sets]
+    name = digest_of([sorted(loaded.groups), sorted([*unit.key, unit.stop] for unit in units)])[:8]
+    folder = store.path / "lm-eval" / store.folder(task.name, task.settings()).name / checkpoint.name
+    file = folder / f"results_{name}.json"
+    if file.exists():
+        return
     rows = Rows(units, lambda: store.stored(task))
     if rows.stored != [len(unit) for unit in units]:
         return
@@ -231,9 +238,7 @@ def _export(
         "limit": task.limit,
     }
     about |= {"batch_size": None, "model_dtype": task.how.dtype, **task.describe(checkpoint)}
-    name = digest_of(sorted(values))[:8]
-    folder = store.path / "lm-eval" / store.folder(task.name, task.settings()).name / checkpoint.name
-    write_results(folder / f"results_{name}.json", found | {"config": about, "model_name": checkpoint.name})
+    write_results(file, found | {"config": about, "model_name": checkpoint.name})
 
 
 def _read(

@@ -248,4 +248,4 @@ def open_engine(
         )
     from analysis360.engines.torch_engine import TorchEngine
 
-    return TorchEngine(dtype=dtype, like=like, tokenizer=tokenizer)
+    return TorchEngine(dtype=dtype, like=like, tokenizer=tokenizer, share_prefixes=share_prefixes)

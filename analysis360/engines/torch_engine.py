@@ -37,8 +37,9 @@ class TorchEngine:
         device: str | None = None,
         like: Checkpoint | None = None,
         tokenizer: Path | None = None,
+        share_prefixes: bool = False,
     ) -> None:
-        self.dtype = dtype
+        self.dtype, self._shares = dtype, share_prefixes
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._like = like
         self._first: tuple[Checkpoint, Any] | None = None
@@ -67,6 +68,8 @@ class TorchEngine:
         model, self._reusable = load_model(checkpoint, config, self.dtype, spare)
         self._model = model.to(self.device)
         self._first = self._first or (checkpoint, config)
+        if self._shares:
+            self._knows_branches()  # told by `describe`, which is asked before the first score
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The tensors of the checkpoint's files by their names, where the model's weights are just these."""
@@ -129,11 +132,14 @@ class TorchEngine:
     @torch.inference_mode()
     def score(self, requests: Sequence[Request]) -> list[Likelihood]:
         """Likelihoods; see `Engine.score`."""
-        model = self._ready()
+        score = score_shared if self._knows_branches() else score_plain
+        return score(self._ready(), self.device, requests)
+
+    @torch.inference_mode()
+    def _knows_branches(self) -> bool:
         if self._branches is None:
-            self._branches = knows_branches(model, self.device, self.dtype)
-        score = score_shared if self._branches else score_plain
-        return score(model, self.device, requests)
+            self._branches = knows_branches(self._ready(), self.device, self.dtype)
+        return self._branches
 
     @torch.inference_mode()
     def complete(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:

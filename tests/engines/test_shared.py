@@ -93,6 +93,12 @@ def test_a_window_is_noticed() -> None:
         assert knows_branches(model, torch.device("cpu"), "float32") is shares
 
 
+def test_provenance_tells_of_contexts_that_are_not_shared_before_the_first_score(saved: Path) -> None:
+    engine = open_engine("torch", dtype="float32", max_tokens=128, share_prefixes=True)
+    engine.load(checkpoint(saved))
+    assert engine.describe()["engine"].endswith(", contexts not shared") is (saved.name == "window")
+
+
 def test_budget_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     llama(0).save_pretrained(tmp_path / "model")
     engine = TorchEngine()

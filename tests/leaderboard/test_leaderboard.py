@@ -147,9 +147,18 @@ def test_a_killed_sweep_goes_on_with_the_next_task(
     monkeypatch.setattr(TorchEngine, "score", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(reader, tasks, tmp_path, "choosing,letters")
+    def exported() -> dict[str, int]:
+        """lm-eval's files, and when each was written."""
+        files = (tmp_path / "reader/lm-eval").glob("settings=*/*/results_*.json")
+        return {file.parent.name: file.stat().st_mtime_ns for file in files}
+
     monkeypatch.setattr(TorchEngine, "score", score)
+    first = exported()
+    assert list(first) == ["ckpt_000"]  # whose questions were all answered
     rest = run(reader, tasks, tmp_path, "choosing,letters")
     assert (rest.report.stored, rest.report.computed) == (30, 30)
+    assert sorted(exported()) == ["ckpt_000", "ckpt_001", "ckpt_002"]
+    assert exported()["ckpt_000"] == first["ckpt_000"]  # written once
     whole = run(reader, tasks, tmp_path / "whole", "choosing,letters")
     assert rest.frame().equals(whole.frame())
 
