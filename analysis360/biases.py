@@ -257,7 +257,12 @@ class BiasResult:
         summary, written = self.summary(), []
         for domain in self.domains:
             header, rows = paper_table(summary[summary["domain"] == domain], name)
-            title = f"BOLD, {domain.replace('_', ' ')}: {self.series.name} at {name}, {self.continued.text}"
+            told = (
+                f"BOLD, {domain}"
+                if self.continued.task.name == "bold"
+                else f"Continuations of {domain} prompts"
+            )
+            title = f"{told.replace('_', ' ')}: {self.series.name} at {name}, {self.continued.text}"
             if form == "latex":
                 written.append(writing.latex(title, header, rows, NOTES, [""] * len(header)))
             else:

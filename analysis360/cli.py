@@ -326,6 +326,7 @@ def _toxicity_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the classifier that mean toxic; the task's if left out",
     )
     add("--seed", type=int, default=0, help="of all draws (%(default)s)")
+    add("--to", metavar="FOLDER", help="also draw figures there, and a table for papers")
     _running_arguments(parser)
     parser.set_defaults(run=_toxicity)
 
@@ -520,8 +521,9 @@ def _bold(parsed: argparse.Namespace) -> None:
 
 def _toxicity(parsed: argparse.Namespace) -> None:
     from analysis360.engines import VllmOptions
+    from analysis360.gallery import draw_biases
     from analysis360.tables import toxicity_table
-    from analysis360.toxicity import toxic_generation
+    from analysis360.toxicity import TOXIC, toxic_generation
 
     names = ["task", "prompts", "sets", "limit", "samples", "greedy", "scorer", "labels", "seed"]
     names += ["engine", "dtype", "shard", "out"]
@@ -530,6 +532,8 @@ def _toxicity(parsed: argparse.Namespace) -> None:
     options |= {"progress": not parsed.quiet, "hub": _hub_options(parsed)["hub"]}
     result = toxic_generation(_opened(parsed), parsed.ckpts, **options)
     print(toxicity_table(result))
+    for line in () if parsed.to is None else draw_biases(result, Path(parsed.to), TOXIC):
+        print(line)
     _tell(result, Path(parsed.out) / result.series.name / result.continued.task.name)
 
 

@@ -92,15 +92,16 @@ def draw_losses(results: Iterable[PerplexityResult], to: Path) -> Iterator[str]:
         yield _save(result.plot(), to / name)
 
 
-def draw_biases(result: BiasResult, to: Path) -> Iterator[str]:
+def draw_biases(result: BiasResult, to: Path, measure: str | None = None) -> Iterator[str]:
     """Draw groups over training and gaps at the last checkpoint, and write a table. Yields lines as `draw_all`."""
     _prepare(to)
-    yield _save(result.plot()[0], to / "bold_groups")
+    name = result.continued.task.name
+    yield _save(result.plot(measure=measure)[0], to / f"{name}_groups")
     try:
-        yield _save(result.plot_gaps()[0], to / "bold_gaps")
+        yield _save(result.plot_gaps(measure=measure)[0], to / f"{name}_gaps")
     except Analysis360Error as error:
-        yield f"bold_gaps: not drawn: {error}{_remove(to, ['bold_gaps'])}"
-    tables = [to / f"bold{suffix}" for suffix in (".md", ".tex")]
+        yield f"{name}_gaps: not drawn: {error}{_remove(to, [f'{name}_gaps'])}"
+    tables = [to / f"{name}{suffix}" for suffix in (".md", ".tex")]
     for path, form in zip(tables, ("markdown", "latex"), strict=True):
         write_whole(path, result.table(form=form).encode())
     yield "  ".join(map(str, tables))

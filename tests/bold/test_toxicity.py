@@ -107,11 +107,18 @@ def test_several_samples_are_counted_each_and_rates_stay_below_one(
 
 
 def test_the_command_prints_a_table(
-    series: Path, task: Path, greedy: tuple[BiasResult, Path], capsys: pytest.CaptureFixture[str]
+    series: Path,
+    task: Path,
+    greedy: tuple[BiasResult, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     command = ["toxicity", "--series", str(series), "--task", str(task), "--engine", "torch", "--greedy"]
-    assert main([*command, "--out", str(greedy[1]), "--quiet"]) == 0
+    assert main([*command, "--out", str(greedy[1]), "--quiet", "--to", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
+    drawn = [f"inviting_{what}.{kind}" for what in ("groups", "gaps") for kind in ("png", "pdf")]
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*drawn, "inviting.md", "inviting.tex"])
+    assert "Continuations of inviting prompts: " in (tmp_path / "inviting.md").read_text()
     for words in ("of inviting prompts", "toxic, % [95 %]", UNKIND, "stored already; nothing to compute"):
         assert words in printed
     assert main([*command, "--out", str(greedy[1]), "--quiet", "--scorer", "profanity-filter"]) == 0

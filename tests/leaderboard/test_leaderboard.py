@@ -147,6 +147,7 @@ def test_a_killed_sweep_goes_on_with_the_next_task(
     monkeypatch.setattr(TorchEngine, "score", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(reader, tasks, tmp_path, "choosing,letters")
+
     def exported() -> dict[str, int]:
         """lm-eval's files, and when each was written."""
         files = (tmp_path / "reader/lm-eval").glob("settings=*/*/results_*.json")
