@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from analysis360.comparison import writing
-from analysis360.continued import REPETITION, Continued
+from analysis360.continued import EMPTY, REPETITION, SCORED, Continued
 from analysis360.errors import SelectionError, StoreError
 from analysis360.series import Checkpoint, Series
 from analysis360.statistics import holm
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 SUMMARY = ("series", "ckpt", "tokens", "domain", "group", "metric", "measure")
-ESTIMATES = ("value", "low", "high", "n", "titles", "repetition", "missing")
+ESTIMATES = ("value", "low", "high", "n", "titles", "empty", "repetition", "missing")
 GAPS = ("series", "ckpt", "tokens", "domain", "metric", "measure", "a", "b")
 GAP_ESTIMATES = ("gap", "low", "high", "p", "p_holm", "titles_a", "titles_b")
 
 
+FORMS = ("markdown", "latex")
 NOTES = (
     "95 % intervals in brackets, by a bootstrap over titles",
     f"none where a group has fewer than {LEAST_TITLES} titles, or no title differs from another",
@@ -94,7 +96,7 @@ class BiasResult:
         continued = self.continued
         domain_of = np.array([line.domain for line in continued.lines])
         parts = []
-        for metric in continued.metrics:
+        for metric in (*continued.metrics, EMPTY):
             for domain in self.domains:
                 lines = np.flatnonzero(continued.told_of[metric.name] & (domain_of == domain))
                 if len(lines):
@@ -103,9 +105,11 @@ class BiasResult:
                     parts += [(metric, measure, domain, lines, cells, cell) for measure in metric.measures]
         shape = [(len(self.checkpoints), len(cells)) for *_, cells, _ in parts]
         sums, counts = ([np.zeros(one) for one in shape] for _ in range(2))
-        texts = len(self.checkpoints) * continued.samples * len(continued.lines) * len(continued.scorers)
-        quiet = None if self.progress else True
-        with tqdm(total=texts, desc="texts scored", unit="", disable=quiet, leave=False, delay=2) as bar:
+        quiet, began = None if self.progress else True, time.monotonic()
+        before = {one.scorer.name: one.seconds for one in continued.scorers}
+        with tqdm(
+            total=continued.to_score, desc="texts scored", unit="", disable=quiet, leave=False, delay=2
+        ) as bar:
 
             def tell(texts: int) -> None:
                 bar.update(texts)
@@ -119,18 +123,29 @@ class BiasResult:
                         flat = np.broadcast_to(cell, value.shape)[known]
                         sums[i][k] = np.bincount(flat, value[known], len(cells))
                         counts[i][k] = np.bincount(flat, minlength=len(cells))
-        return [
+        found = [
             Told(metric, measure, domain, cells, *estimate(cells, s, c, share=measure != MEAN))
             for (metric, measure, domain, _, cells, _), s, c in zip(parts, sums, counts, strict=True)
         ]
+        spent = {one.scorer.name: one.seconds - before[one.scorer.name] for one in continued.scorers}
+        self.report.details.append(_where_time_went(spent, time.monotonic() - began, self.report))
+        return found
 
     @cached_property
     def _repetition(self) -> dict[tuple[str, str], Floats]:
         """[checkpoints] by domain and group."""
+        return self._beside(REPETITION)
+
+    @cached_property
+    def _empty(self) -> dict[tuple[str, str], Floats]:
+        """[checkpoints] share of continuations that are empty, by domain and group."""
+        return self._beside(EMPTY)
+
+    def _beside(self, metric: Metric) -> dict[tuple[str, str], Floats]:
         return {
             (told.domain, group): told.means.value[i]
             for told in self._told
-            if told.metric.name == REPETITION.name
+            if told.metric.name == metric.name
             for i, group in enumerate(told.cells.groups)
         }
 
@@ -139,21 +154,30 @@ class BiasResult:
 
         measure: `mean`, or the share of texts beyond a threshold (see `tasks.bold.measures`). low, high: 95 %, by
         a bootstrap over titles, joint over groups and checkpoints; NaN below five titles. n: texts with a number;
-        titles: of these. repetition: the share of neighbouring pairs of ids in the group's continuations that were
-        there before. missing: why something is NaN.
+        titles: of these. empty: the share of the group's continuations that are, and have no number. repetition: the
+        share of neighbouring pairs of ids in its continuations that were there before. missing: why something is NaN.
+        scored: which text was (see `continued.TEXTS`).
         """
         rows: list[tuple[Any, ...]] = []
-        for told in self._told:
+        for told in self._of_metrics():
             for i, group in enumerate(told.cells.groups):
-                m, repeated = told.means, self._repetition[told.domain, group]
+                m, empty = told.means, self._empty[told.domain, group]
+                repeated = self._repetition[told.domain, group]
                 for k, lead in enumerate(self._leads()):
                     titles = int(m.titles[i, k])
-                    found = m.value[i, k], m.low[i, k], m.high[i, k], int(m.n[i, k]), titles, repeated[k]
+                    found = m.value[i, k], m.low[i, k], m.high[i, k], int(m.n[i, k]), titles
                     key = told.domain, group, told.metric.name, told.measure
-                    rows.append((k, *lead, *key, *map(_plain, found), _why(titles, m.low[i, k])))
+                    beside = empty[k], repeated[k], _why(titles, m.low[i, k])
+                    rows.append((k, *lead, *key, *map(_plain, (*found, *beside))))
         # checkpoint by checkpoint; sorting keeps the order of domains, groups and measures
-        table = pd.DataFrame(rows, columns=["k", *SUMMARY, *ESTIMATES])
+        table = pd.DataFrame(rows, columns=["k", *SUMMARY, *ESTIMATES]).assign(scored=self.continued.text)
         return table.sort_values("k", kind="stable", ignore_index=True).drop(columns="k")
+
+    def empty(self) -> tuple[int, int]:
+        """How many texts are empty, over all checkpoints, and of how many: each prompt under each of its titles."""
+        means = [told.means for told in self._told if told.metric.name == EMPTY.name]
+        found = sum(int(np.nansum(m.value * m.n).round()) for m in means)
+        return found, sum(int(m.n.sum()) for m in means)
 
     def gaps(self) -> pd.DataFrame:
         """A row per (checkpoint, domain, metric, measure, pair of groups): the measure of `a` less that of `b`.
@@ -163,7 +187,7 @@ class BiasResult:
         titles.
         """
         rows: list[tuple[Any, ...]] = []
-        for told in self._told:
+        for told in self._of_metrics():
             g, names = told.gaps, told.cells.groups
             for i, (a, b) in enumerate(g.pairs):
                 for k, lead in enumerate(self._leads()):
@@ -171,10 +195,13 @@ class BiasResult:
                     titles = int(told.means.titles[a, k]), int(told.means.titles[b, k])
                     key = told.domain, told.metric.name, told.measure, names[a], names[b]
                     rows.append((k, *lead, *key, *map(_plain, found), *titles))
-        table = pd.DataFrame(rows, columns=["k", *GAPS, *GAP_ESTIMATES])
+        table = pd.DataFrame(rows, columns=["k", *GAPS, *GAP_ESTIMATES]).assign(scored=self.continued.text)
         table = table.sort_values("k", kind="stable", ignore_index=True).drop(columns="k")
         family = table.groupby(["ckpt", "domain", "metric"], sort=False)["p"]
         return table.assign(p_holm=family.transform(lambda p: holm(p.to_numpy())))
+
+    def _of_metrics(self) -> list[Told]:
+        return [told for told in self._told if told.metric.name != EMPTY.name]
 
     def _leads(self) -> list[tuple[str, str, float]]:
         return [(self.series.name, x.name, self._tokens[x.name]) for x in self.checkpoints]
@@ -192,11 +219,8 @@ class BiasResult:
         prompt: as published; text: the continuation; scored: what was scored; then a column a metric. With `metric`
         those of which it says something, the greatest numbers first; with `measure` those that it counts.
         """
-        k = next((k for k, x in enumerate(self.checkpoints) if x.name == ckpt), None)
-        if k is None:
-            raise SelectionError(
-                f"checkpoint {ckpt}: not in this result, which has {', '.join(x.name for x in self.checkpoints)}"
-            )
+        k = self._place_of(ckpt)
+        self._check_group(domain, group)
         continued = self.continued
         written = continued.written(k)
         numbers = {name: values[0] for name, values in continued.numbers([written]).items()}
@@ -213,17 +237,41 @@ class BiasResult:
                 table = table[table[name] == wanted]
         return self._behind(table, metric, measure).reset_index(drop=True)
 
+    def _place_of(self, ckpt: str) -> int:
+        names = [checkpoint.name for checkpoint in self.checkpoints]
+        if ckpt not in names:
+            raise SelectionError(f"checkpoint {ckpt}: not in this result, which has {', '.join(names)}")
+        return names.index(ckpt)
+
+    def _check_group(self, domain: str | None, group: str | None) -> None:
+        groups: dict[str, list[str]] = {}
+        for line in self.continued.lines:
+            if line.group not in groups.setdefault(line.domain, []):
+                groups[line.domain].append(line.group)
+        if domain not in (None, *groups):
+            raise SelectionError(f"domain {domain!r}: not in this result, which has {', '.join(groups)}")
+        there = [name for one, names in groups.items() if domain in (None, one) for name in names]
+        if group not in (None, *there):
+            raise SelectionError(
+                f"group {group!r}: not in {domain or 'this result'}, which has {', '.join(there)}"
+            )
+
     def _behind(self, table: pd.DataFrame, metric: str | None, measure: str | None) -> pd.DataFrame:
         if metric is None:
             return table
-        one = next((one for one in self.continued.metrics if one.name == metric), None)
-        if one is None or measure not in (None, *one.measures):
-            known = ", ".join(f"{one.name} ({', '.join(one.measures)})" for one in self.continued.metrics)
-            raise SelectionError(f"metric {metric!r}, measure {measure!r}: this result has {known}")
+        one = self._metric(metric, measure)
         numbers = table[metric].to_numpy(np.float64)
         counted = one.values(measure or MEAN, numbers)
         kept = ~np.isnan(numbers) if measure in (None, MEAN) else counted == 1
         found: pd.DataFrame = table[kept].sort_values(metric, ascending=False, kind="stable")
+        return found
+
+    def _metric(self, name: str, measure: str | None) -> Metric:
+        metrics = self.continued.metrics
+        found = next((one for one in metrics if one.name == name and measure in (None, *one.measures)), None)
+        if found is None:
+            known = ", ".join(f"{one.name} ({', '.join(one.measures)})" for one in metrics)
+            raise SelectionError(f"metric {name!r}, measure {measure!r}: this result has {known}")
         return found
 
     def plot(self, metric: str | None = None, measure: str | None = None) -> tuple[Axes, ...]:
@@ -239,11 +287,13 @@ class BiasResult:
         from analysis360.figures.biases import plot_gaps
 
         gaps = self.gaps()
-        name = ckpt or self.checkpoints[-1].name
+        name = self.checkpoints[self._place_of(ckpt) if ckpt else -1].name
         return plot_gaps(self._shown(gaps[gaps["ckpt"] == name], metric, measure))
 
     def _shown(self, table: pd.DataFrame, metric: str | None, measure: str | None) -> pd.DataFrame:
         """One metric of each domain: the one asked, or the first that it has."""
+        if metric is not None:
+            self._metric(metric, measure)
         chosen = {
             domain: metric or next(m.name for m in self.continued.metrics if domain in m.domains)
             for domain in self.domains
@@ -253,7 +303,10 @@ class BiasResult:
 
     def table(self, ckpt: str | None = None, form: str = "markdown") -> str:
         """A table a domain for papers, of one checkpoint (the last): groups by measures. `form`: or `latex`."""
-        name = ckpt or self.checkpoints[-1].name
+        if form not in FORMS:
+            raise SelectionError(f"form {form!r}: expected one of {', '.join(FORMS)}")
+        name = self.checkpoints[self._place_of(ckpt) if ckpt else -1].name
+        notes = (f"scored: {SCORED[self.continued.text]}, by {self._judges()}", *NOTES)
         summary, written = self.summary(), []
         for domain in self.domains:
             header, rows = paper_table(summary[summary["domain"] == domain], name)
@@ -262,12 +315,20 @@ class BiasResult:
                 if self.continued.task.name == "bold"
                 else f"Continuations of {domain} prompts"
             )
-            title = f"{told.replace('_', ' ')}: {self.series.name} at {name}, {self.continued.text}"
+            title = f"{told.replace('_', ' ')}: {self.series.name} at {name}"
             if form == "latex":
-                written.append(writing.latex(title, header, rows, NOTES, [""] * len(header)))
+                written.append(writing.latex(title, header, rows, notes, [""] * len(header)))
             else:
-                written.append(writing.markdown(title, header, rows, NOTES))
+                written.append(writing.markdown(title, header, rows, notes))
         return "\n".join(written)
+
+    def _judges(self) -> str:
+        return ", ".join(f"{one.scorer.name} ({one.scorer.source})" for one in self.continued.scorers)
+
+    def scorers(self) -> pd.DataFrame:
+        """A row per scorer: its name, the package, model or file that its numbers are from, and a digest of it."""
+        rows = [(one.scorer.name, one.scorer.source, one.scorer.identity) for one in self.continued.scorers]
+        return pd.DataFrame(rows, columns=["scorer", "source", "identity"])
 
     def provenance(self) -> pd.DataFrame:
         """A row per part read: versions, tokenizer, trailing blanks, machine, checkpoint, when it was written."""
@@ -297,6 +358,15 @@ def _cell(line: Any) -> str:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _where_time_went(spent: Mapping[str, float], scoring: float, report: Report) -> str:
+    """How long each scorer took, as a share of the engine's work and all that follows it."""
+    whole = max(report.working + scoring, 1e-9)
+    told = [f"{name} {seconds:.1f} s ({seconds / whole:.0%})" for name, seconds in spent.items()]
+    rest = scoring - sum(spent.values())
+    told.append(f"reading and intervals {rest:.1f} s ({rest / whole:.0%})")
+    return f"scored in {scoring:.1f} s of {whole:.1f} s: {', '.join(told)}"
 
 
 def _why(titles: int, low: float) -> str:

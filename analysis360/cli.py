@@ -523,7 +523,7 @@ def _toxicity(parsed: argparse.Namespace) -> None:
     from analysis360.engines import VllmOptions
     from analysis360.gallery import draw_biases
     from analysis360.tables import toxicity_table
-    from analysis360.toxicity import TOXIC, toxic_generation
+    from analysis360.toxicity import toxic_generation
 
     names = ["task", "prompts", "sets", "limit", "samples", "greedy", "scorer", "labels", "seed"]
     names += ["engine", "dtype", "shard", "out"]
@@ -532,7 +532,7 @@ def _toxicity(parsed: argparse.Namespace) -> None:
     options |= {"progress": not parsed.quiet, "hub": _hub_options(parsed)["hub"]}
     result = toxic_generation(_opened(parsed), parsed.ckpts, **options)
     print(toxicity_table(result))
-    for line in () if parsed.to is None else draw_biases(result, Path(parsed.to), TOXIC):
+    for line in () if parsed.to is None else draw_biases(result, Path(parsed.to)):
         print(line)
     _tell(result, Path(parsed.out) / result.series.name / result.continued.task.name)
 
@@ -586,6 +586,9 @@ def _continued(parsed: argparse.Namespace, series: Series) -> BiasResult | None:
     try:
         found = bold(series, parsed.ckpts, compute=False, **options)
     except NotStoredError:
+        return None
+    except Analysis360Error as error:
+        print(f"not drawn: what is written about groups: {error}")
         return None
     stored, asked = len(found.continued.rows), sum(map(len, found.continued.task.units()))
     if stored < asked:  # of some prompts at some checkpoints, a curve would be of different ones

@@ -5,9 +5,10 @@ Continuations are stored a distinct prompt; what is told of is a line of the pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,18 @@ from analysis360.tasks.bold.measures import Metric
 from analysis360.tasks.bold.prompts import DOMAINS, Line
 
 Floats = NDArray[np.float64]
-TEXTS = ("continuation", "paper", "whole")
-"""What is scored: the continuation; prompt and continuation without names; prompt and continuation as they are."""
+SCORED: Mapping[str, str] = MappingProxyType(
+    {
+        "continuation": "the continuation",
+        "paper": "prompt and continuation without names",
+        "whole": "prompt and continuation as they are",
+    }
+)
+TEXTS = tuple(SCORED)
+"""What may be scored."""
 REPETITION = Metric("repetition", "repetition", "repetition", domains=DOMAINS)
+EMPTY = Metric("empty", "empty", "empty", domains=DOMAINS)
+"""Whether nothing was written, or blanks alone: such a text has no number of any scorer."""
 AT_A_TIME = 400_000
 """Texts that are held at once."""
 
@@ -39,6 +49,12 @@ class Written:
     prompt: NDArray[np.object_]
     """The prompt as it was asked."""
     repetition: Floats
+
+    @property
+    def empty(self) -> Floats:
+        """1 where nothing was written, or blanks alone; 0 where something was, NaN where nothing is stored."""
+        known = [np.nan if text is None else float(not text.strip()) for text in self.text.ravel()]
+        return np.array(known, np.float64).reshape(self.text.shape)
 
 
 @dataclass(frozen=True)
@@ -121,32 +137,45 @@ class Continued:
     @cached_property
     def told_of(self) -> dict[str, NDArray[np.bool_]]:
         """[lines] whether each metric tells of it."""
-        return {
+        told = {
             metric.name: np.array([metric.tells_of(line.domain, line.group) for line in self.lines], bool)
             for metric in self.metrics
         }
+        return told | {EMPTY.name: np.ones(len(self.lines), bool)}
 
     def numbers(
         self, written: Sequence[Written], tell: Callable[[int], None] = lambda _: None
     ) -> dict[str, Floats]:
-        """[checkpoints, samples, lines] what each metric says of every text; NaN where it says nothing."""
+        """[checkpoints, samples, lines] what each metric says of every text; NaN where it says nothing.
+
+        `tell` hears how many texts of a scorer are done (see `to_score`).
+        """
         shape = len(written), self.samples, len(self.lines)
         texts = np.array(
             [self.scored(one, sample) for one in written for sample in range(self.samples)], object
         ).reshape(shape)
-        there = np.array([[text is not None for text in row] for row in texts.reshape(-1, shape[-1])])
-        there = there.reshape(shape)
+        empty = np.array([one.empty[:, self.distinct] for one in written]).reshape(shape)
         repeated = np.array([one.repetition[:, self.distinct] for one in written]).reshape(shape)
-        found = {REPETITION.name: repeated}
+        found = {REPETITION.name: repeated, EMPTY.name: empty}
+        scored = ~np.isnan(empty) if self.text == "whole" else empty == 0
         for scorer in self.scorers:
-            metrics = [metric for metric in self.metrics if metric.scorer == scorer.scorer.name]
-            wanted = there & np.any([self.told_of[metric.name] for metric in metrics], axis=0)
+            metrics = self._metrics_of(scorer)
+            wanted = scored & np.any([self.told_of[metric.name] for metric in metrics], axis=0)
             scores = scorer.score(texts[wanted].tolist(), tell)
             for metric in metrics:
                 numbers = np.full(shape, np.nan)
                 numbers[wanted] = scores[:, scorer.columns.index(metric.column)]
                 found[metric.name] = np.where(self.told_of[metric.name], numbers, np.nan)
         return found
+
+    def _metrics_of(self, scorer: Cached) -> list[Metric]:
+        return [metric for metric in self.metrics if metric.scorer == scorer.scorer.name]
+
+    @property
+    def to_score(self) -> int:
+        """Texts that all scorers together are given, at most, for all checkpoints."""
+        told = [np.any([self.told_of[m.name] for m in self._metrics_of(one)], axis=0) for one in self.scorers]
+        return len(self.checkpoints) * self.samples * sum(int(lines.sum()) for lines in told)
 
     def blocks(self) -> Iterator[range]:
         """Checkpoints whose texts are held together."""

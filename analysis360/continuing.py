@@ -142,7 +142,7 @@ def bold(
     how = settings(dtype=compute_dtype(dtype, series), engine=kind, new_tokens=new_tokens, seed=seed)
     chosen = selected(series, ckpts, shard, out)
     store = Store(out, series.name)
-    scorers = scoring.scorers(hub)
+    cached = [Cached(scorer, store.path / "scores") for scorer in scoring.scorers(hub)]
     published = _prompts(prompts, store, hub, compute=compute)
     lines = published.of(asked, limit)
     if not lines:
@@ -157,20 +157,17 @@ def bold(
         _keep(published, store)
         report = continue_missing(series, task, store, vllm, progress)
     report.failures[:0] = [*failures, *more]
-    cached = [Cached(scorer, store.path / "scores") for scorer in scorers]
     rows = store.read(task)
     if not compute:
         report.stored = len(rows)
     there = [checkpoint for checkpoint, _ in task.plan]
-    continued = Continued(
-        there, lines, task, rows, scoring.scored, scoring.metrics(scorers), _used(cached, scoring, lines)
-    )
+    metrics = scoring.metrics([one.scorer for one in cached])
+    continued = Continued(there, lines, task, rows, scoring.scored, metrics, _used(cached, metrics, lines))
     return result_of(series, continued, store, report, progress)
 
 
-def _used(cached: Sequence[Cached], scoring: Scoring, lines: Sequence[Line]) -> list[Cached]:
+def _used(cached: Sequence[Cached], metrics: Sequence[Metric], lines: Sequence[Line]) -> list[Cached]:
     """Scorers with a metric that tells of some line."""
-    metrics = scoring.metrics([one.scorer for one in cached])
     groups = {(line.domain, line.group) for line in lines}
     used = {metric.scorer for metric in metrics if any(metric.tells_of(*group) for group in groups)}
     return [one for one in cached if one.scorer.name in used]

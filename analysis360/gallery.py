@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from analysis360 import figures
 from analysis360.biases import BiasResult
+from analysis360.continued import TEXTS
 from analysis360.errors import Analysis360Error, NotStoredError, StoreError
 from analysis360.figures.drawing import write_whole
 from analysis360.figures.evaluations import plot_benchmarks
@@ -21,6 +22,7 @@ from analysis360.metrics import read_log, stages_of
 from analysis360.perplexities import PerplexityResult
 from analysis360.results import MemorizationResult
 from analysis360.series import Series
+from analysis360.tasks.bold import TASK
 
 MEMORIZED = (
     *("summary", "figure7_distribution", "figure8_chunks", "figure9_score", "figure9_extractible"),
@@ -92,10 +94,15 @@ def draw_losses(results: Iterable[PerplexityResult], to: Path) -> Iterator[str]:
         yield _save(result.plot(), to / name)
 
 
-def draw_biases(result: BiasResult, to: Path, measure: str | None = None) -> Iterator[str]:
-    """Draw groups over training and gaps at the last checkpoint, and write a table. Yields lines as `draw_all`."""
+def draw_biases(result: BiasResult, to: Path) -> Iterator[str]:
+    """Draw groups over training and gaps at the last checkpoint, and write a table. Yields lines as `draw_all`.
+
+    Files are named after the task, and after the text that is scored where it is not the continuation alone.
+    """
     _prepare(to)
-    name = result.continued.task.name
+    task, text = result.continued.task.name, result.continued.text
+    name = task if text == TEXTS[0] else f"{task}_{text}"
+    measure = None if task == TASK else result.continued.metrics[0].measures[-1]
     yield _save(result.plot(measure=measure)[0], to / f"{name}_groups")
     try:
         yield _save(result.plot_gaps(measure=measure)[0], to / f"{name}_gaps")

@@ -147,15 +147,17 @@ class PerplexityResult:
         return found.sort_values(["ckpt", *keys], ignore_index=True)
 
     def matrix(self, without_eos: bool = False) -> pd.DataFrame:
-        """[checkpoint, chunk or text] loss, nats a target; NaN where not scored."""
-        value = "loss_without_eos" if without_eos else "loss"
-        sums = self._frame.groupby(["ckpt", "chunk"], observed=False)[
-            ["logprob", "targets", "eos_logprob", "eos_targets"]
-        ].sum()
+        """[checkpoint, chunk or text] loss, nats a target; NaN where not scored, or where a window has no number."""
+        summed = ["logprob", "targets", "eos_logprob", "eos_targets"]
+        cells = self._frame.groupby(["ckpt", "chunk"], observed=False)
+        sums, numbers = cells[summed].sum(), cells["logprob"].agg(["size", "count"])
         logprob, targets = sums["logprob"], sums["targets"]
-        if value == "loss_without_eos":
+        if without_eos:
             logprob, targets = logprob - sums["eos_logprob"], targets - sums["eos_targets"]
-        found: pd.DataFrame = (-logprob / targets.where(targets > 0)).unstack("chunk")
+        known = (targets > 0) & (
+            numbers["size"] == numbers["count"]
+        )  # a sum leaves NaN out, and would be too small
+        found: pd.DataFrame = (-logprob / targets.where(known)).unstack("chunk")
         return found
 
     def plot(self, ax: Axes | None = None) -> Axes:

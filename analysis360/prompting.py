@@ -36,17 +36,17 @@ def planned(
     series: Series,
     chosen: Sequence[Checkpoint],
     published: Prompts,
-    domains: Sequence[str],
+    parts: Sequence[str],
     samples: int,
     blank: Continuing,
 ) -> tuple[Continuing, list[CheckpointError]]:
-    """Every set of prompts under every checkpoint, as its own tokenizer reads it.
+    """Every set of prompts of some parts (see `Prompts.apart`) under every checkpoint, as its own tokenizer reads it.
 
     And what is wrong with checkpoints that have none.
     """
     texts, failures = open_texts(series, chosen)
     encoders = {text.digest: Encoder(text) for text in texts.values()}
-    sets = [one for one in published.distinct() if set(one.domains) & set(domains)]
+    sets = [one for one in published.distinct() if set(one.parts) & set(parts)]
     read = {key: [Asked(one, sample, key) for one in sets for sample in range(samples)] for key in encoders}
     plan = [(one, read[texts[one.name].digest]) for one in chosen if one.name in texts]
     source = f"{published.source} {published.digest}"

@@ -106,6 +106,8 @@ def bootstrap_over_clusters(
     weights = cluster_weights(len(s), resamples, seed)
     draws = (weights @ s) / (weights @ c)
     value = float(s.sum() / n)
+    if not np.isfinite(value):
+        return Interval(value, np.nan, np.nan, n)
     if _degenerate(draws):
         return _without_bootstrap(value, n, level, proportion, known=len(s) > 1)
     return percentile_interval(value, draws, n, level=level, clusters=len(s), method="bootstrap over chunks")

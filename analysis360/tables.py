@@ -215,26 +215,28 @@ def _losses(table: pd.DataFrame, key: str, chunks: bool) -> str:
 def bias_table(result: BiasResult) -> str:
     """The groups of each domain at the last checkpoint, and the gaps between them that hold."""
     from analysis360.biases import paper_table
+    from analysis360.continued import SCORED
 
     last, how = result.checkpoints[-1].name, result.continued.task.how
     summary = result.summary()
     drawn = "greedy" if not how.temperature else f"top-k {how.top_k}, top-p {how.top_p}, seed {how.seed}"
     title = f"BOLD prompts continued by {result.series.name} at {last}: {how.engine} {how.dtype}, {drawn}; "
-    blocks = [f"{title}{result.continued.text} scored"]
+    blocks = [f"{title}scored: {SCORED[result.continued.text]}"]
     for domain in result.domains:
         table = columns(*paper_table(summary[summary["domain"] == domain], last))
         blocks += ["", domain.replace("_", " "), table]
     gaps = result.gaps()
-    return "\n".join([*blocks, "", *_firm_gaps(gaps[gaps["ckpt"] == last])])
+    return "\n".join([*blocks, "", *_empty(result), *_firm_gaps(gaps[gaps["ckpt"] == last])])
 
 
 def toxicity_table(result: BiasResult) -> str:
     """Per checkpoint and set of prompts: the share of continuations that is toxic, with its 95 % interval."""
     how, told = result.continued.task.how, result.summary()
+    share_of = result.continued.metrics[0].measures[-1]
     drawn = "greedy" if not how.temperature else f"temperature {how.temperature:g}, top-p {how.top_p:g}"
     title = f"Continuations by {result.series.name} of {result.continued.task.name} prompts: {how.engine} {how.dtype}, "
     rows, previous = [], ""
-    for line in told[told["measure"] == "toxic"].to_dict("records"):
+    for line in told[told["measure"] == share_of].to_dict("records"):
         name = "" if str(line["ckpt"]) == previous else str(line["ckpt"])
         previous = str(line["ckpt"])
         share = _interval(line["value"], line["low"], line["high"], 100, 1)
@@ -249,8 +251,22 @@ def toxicity_table(result: BiasResult) -> str:
                 f"{line['repetition']:.2f}",
             ]
         )
-    header = ["checkpoint", "prompts", "continuations", "distinct prompts", "toxic, % [95 %]", "repetition"]
-    return "\n".join([f"{title}{drawn}, {how.new_tokens} new tokens", "", columns(header, rows)])
+    header = [
+        "checkpoint",
+        "prompts",
+        "continuations",
+        "distinct prompts",
+        f"{share_of}, % [95 %]",
+        "repetition",
+    ]
+    title = f"{title}{drawn}, {how.new_tokens} new tokens"
+    return "\n".join([title, "", columns(header, rows), *_empty(result)])
+
+
+def _empty(result: BiasResult) -> list[str]:
+    """What has no number because nothing was written, where there is such."""
+    empty, texts = result.empty()
+    return [f"{empty:,} of {texts:,} continuations are empty and have no number"] if empty else []
 
 
 def _firm_gaps(gaps: pd.DataFrame) -> list[str]:

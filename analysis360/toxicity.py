@@ -36,9 +36,6 @@ from analysis360.tasks.generation import Continuations, Generation, read_generat
 if TYPE_CHECKING:
     from analysis360.hub.options import HubOptions
 
-TOXIC = "toxic"
-"""The measure that is told: the share of continuations that are."""
-
 
 def toxic_generation(
     series: Series | str | Path,
@@ -85,11 +82,13 @@ def toxic_generation(
     how = _settings(asked, greedy, dtype=compute_dtype(dtype, series), engine=kind, seed=seed)
     chosen = selected(series, ckpts, shard, out)
     store = Store(out, series.name)
-    judge = _judge(asked, hub)
-    published = asked.prompts(_sets(asked, sets))
+    judge, told = _judge(asked, hub)
+    cached = Cached(judge, store.path / "scores")
+    some = _sets(asked, sets)
+    published = asked.prompts(some)
     chosen, failures = readable(chosen, progress)
     blank = Continuations([], how, limit, name=asked.name)
-    plan, more = planned(series, chosen, published, [asked.name], samples, blank)
+    plan, more = planned(series, chosen, published, [one.name for one in some], samples, blank)
     report = Report(plan.noun)
     if compute:
         check_options(kind, vllm)
@@ -97,7 +96,6 @@ def toxic_generation(
         store.prepare()
         report = continue_missing(series, plan, store, vllm, progress)
     report.failures[:0] = [*failures, *more]
-    told = Metric("toxicity", judge.name, judge.columns[0], (Share(TOXIC, asked.threshold),), (asked.name,))
     continued = Continued(
         [checkpoint for checkpoint, _ in plan.plan],
         published.of([asked.name], limit),
@@ -105,7 +103,7 @@ def toxic_generation(
         store.read(plan),
         TEXTS[0],
         [told, replace(REPETITION, domains=(asked.name,))],
-        [Cached(judge, store.path / "scores")],
+        [cached],
     )
     result = result_of(series, continued, store, report, progress)
     if isinstance(judge, ProfanityFilter):
@@ -121,10 +119,16 @@ def _settings(asked: Generation, greedy: bool, **how: str | int) -> Settings:
     return replace(made, new_tokens=asked.new_tokens, **drawn)  # type: ignore[arg-type]
 
 
-def _judge(asked: Generation, hub: HubOptions | None) -> Scorer:
+def _judge(asked: Generation, hub: HubOptions | None) -> tuple[Scorer, Metric]:
+    """What judges, and what it tells: toxicity or, named for what it is, profanity. Raises Analysis360Error."""
+    judge: Scorer
     if asked.model == FILTER:
-        return ProfanityFilter()
-    return AnyLabel(Classifier(place_of(asked.model, "model", hub)), asked.labels)
+        judge, name, share = ProfanityFilter(), "profanity", "profane"
+    else:
+        judge = AnyLabel(Classifier(place_of(asked.model, "model", hub)), asked.labels)
+        name, share = "toxicity", "toxic"
+    shares = (Share(share, asked.threshold),)
+    return judge, Metric(name, judge.name, judge.columns[0], shares, (asked.name,))
 
 
 def _sets(asked: Generation, names: str | Sequence[str]) -> list[Corpus]:

@@ -121,6 +121,23 @@ def test_loss_by_checkpoint_and_chunk_weighs_targets(scored: PerplexityResult) -
     np.testing.assert_allclose(by_chunk.to_numpy(), matrix.to_numpy())
 
 
+def test_a_window_without_a_number_leaves_none_to_its_cell(scored: PerplexityResult) -> None:
+    """As where half precision overflows: a mean of the other windows would be of other text."""
+    frame = scored.frame()
+    lost = (frame["ckpt"] == "ckpt_001") & (frame["chunk"] == "train_001") & (frame["position"] == 3)
+    assert lost.sum() == 1
+    broken = replace(scored)
+    broken.__dict__["_frame"] = frame.assign(
+        logprob=frame["logprob"].mask(lost), loss=frame["loss"].mask(lost)
+    )
+    for without in (False, True):
+        matrix, whole = broken.matrix(without), scored.matrix(without)
+        assert np.isnan(matrix.loc["ckpt_001", "train_001"])
+        assert matrix.isna().to_numpy().sum() == whole.isna().to_numpy().sum() + 1
+    by_chunk = broken.summary("chunk").set_index(["ckpt", "chunk"])
+    assert by_chunk.loc[("ckpt_001", "train_001"), ["loss", "low", "high"]].isna().all()
+
+
 def test_groups_follow_what_had_been_trained_on(scored: PerplexityResult, small_series: Path) -> None:
     frame = scored.frame()
     exposure = open_series(small_series).exposure

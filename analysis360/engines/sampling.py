@@ -22,33 +22,51 @@ def choose(logits: Tensor, samplings: Sequence[Sampling], u: NDArray[np.float64]
     chosen = logits.argmax(dim=-1)
     rows = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
     if rows:
-        kept = probabilities(logits[rows], [samplings[row] for row in rows])
-        chosen[rows] = draw(kept, torch.from_numpy(u[rows]).to(logits.device))
+        ids, p = candidates(logits[rows], [samplings[row] for row in rows])
+        places = draw(p, torch.from_numpy(u[rows]).to(logits.device))
+        chosen[rows] = ids.gather(-1, places[:, None])[:, 0]
     return chosen
 
 
-def probabilities(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
-    """[rows, vocabulary] what each id is drawn with, up to a factor: temperature, then top-k, then top-p."""
+def candidates(logits: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor, Tensor]:
+    """Both [rows, k]: the ids that may be drawn, rising, and what each is drawn with, up to a factor.
+
+    Temperature, then top-k, then top-p. Where every row has a top-k the whole vocabulary is never sorted.
+    """
 
     def column(values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64, device=logits.device)[:, None]
 
-    p = (logits.double() / column([sampling.temperature for sampling in samplings])).softmax(dim=-1)
+    size = logits.shape[-1]
+    ids = _greatest(logits, min(size, max(sampling.top_k or size for sampling in samplings)))
+    scaled = logits.gather(-1, ids).double() / column([sampling.temperature for sampling in samplings])
+    p = scaled.softmax(dim=-1)
     if all(sampling.top_k is None and sampling.top_p == 1 for sampling in samplings):
-        return p
-    # Stable: of equally probable ids the lowest are kept.
-    ordered, ids = p.sort(dim=-1, descending=True, stable=True)
-    ranks = torch.arange(p.shape[-1], device=logits.device)
-    ordered = ordered * (ranks < column([sampling.top_k or p.shape[-1] for sampling in samplings]))
+        return ids, p
+    # Stable: of equal logits the lowest ids are kept.
+    places = scaled.sort(dim=-1, descending=True, stable=True).indices
+    ranks = torch.arange(ids.shape[-1], device=logits.device)
+    ordered = p.gather(-1, places) * (ranks < column([sampling.top_k or size for sampling in samplings]))
     ordered /= ordered.sum(dim=-1, keepdim=True)
     before = ordered.cumsum(dim=-1) - ordered
     top_p = column([sampling.top_p for sampling in samplings])
     ordered = ordered * ((before < top_p) | (top_p == 1))
-    return torch.zeros_like(p).scatter(-1, ids, ordered)
+    return ids, torch.zeros_like(p).scatter(-1, places, ordered)
+
+
+def _greatest(logits: Tensor, k: int) -> Tensor:
+    """[rows, k] ids of the greatest logits, rising; of equal ones the lowest."""
+    if k == logits.shape[-1]:
+        return torch.arange(k, device=logits.device).expand(len(logits), k)
+    values, ids = logits.topk(k, dim=-1)
+    tied = (logits >= values[:, -1:]).sum(dim=-1) > k
+    if tied.any():
+        ids[tied] = logits[tied].sort(dim=-1, descending=True, stable=True).indices[:, :k]
+    return ids.sort(dim=-1).values
 
 
 def draw(p: Tensor, u: Tensor) -> Tensor:
-    """[rows] the ids at which the running sum of p [rows, vocabulary] passes u [rows] of its total.
+    """[rows] the places at which the running sum of p [rows, k] passes u [rows] of its total.
 
     In the order of ids, which rounding cannot change as it can that of near-equal probabilities.
     """

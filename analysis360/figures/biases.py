@@ -47,11 +47,11 @@ def plot_groups(summary: pd.DataFrame, axes: Sequence[Axes] | None = None) -> tu
     """Draw every group of every domain over training, with 95 % bands.
 
     `summary` has a row per ckpt, domain and group of one metric and measure a domain: tokens (where any is missing,
-    checkpoints stand in their order instead), metric, measure, value, low, high, titles and repetition. A group
-    whose interval is not known has no band. `axes` as many as there are domains. Raises Analysis360Error where
+    checkpoints stand in their order instead), metric, measure, value, low, high, titles, repetition and scored. A
+    group whose interval is not known has no band. `axes` as many as there are domains. Raises Analysis360Error where
     there is nothing to draw.
     """
-    needed = "ckpt tokens domain group metric measure value low high n titles repetition"
+    needed = "ckpt tokens domain group metric measure value low high n titles repetition scored"
     check(summary, needed, "continue some prompts first")
     if summary.duplicated(["ckpt", "domain", "group"]).any():
         raise Analysis360Error("a group has two values at a checkpoint; choose one metric and measure")
@@ -108,7 +108,8 @@ def _groups(ax: Axes, rows: pd.DataFrame) -> None:
     )  # fmt: skip
     last = rows[rows["x"] == rows["x"].max()]
     repeated = f"{100 * last['repetition'].mean():.0f} % of pairs repeated at the last"
-    finish(ax, _spaced(str(rows["domain"].iloc[0])), f"titles a group: {span(rows['titles'])}; {repeated}")
+    note = f"of {_text(rows)}; titles a group: {span(rows['titles'])}; {repeated}"
+    finish(ax, _spaced(str(rows["domain"].iloc[0])), note)
 
 
 def _axis(ax: Axes, rows: pd.DataFrame, place: dict[str, int], known: bool) -> None:
@@ -128,6 +129,14 @@ def _scale(rows: pd.DataFrame) -> float:
     return 1.0 if (rows["measure"] == "mean").all() else 100.0
 
 
+def _text(rows: pd.DataFrame) -> str:
+    """What was scored."""
+    scored = str(rows["scored"].iloc[0])
+    return {"paper": "prompts and continuations without names", "whole": "prompts and continuations"}.get(
+        scored, "continuations"
+    )
+
+
 def _spaced(name: str) -> str:
     return literal(name.replace("_", " "))
 
@@ -135,11 +144,11 @@ def _spaced(name: str) -> str:
 def plot_gaps(gaps: pd.DataFrame, axes: Sequence[Axes] | None = None) -> tuple[Axes, ...]:
     """Draw gaps between groups as a heat map a domain: the row's group less the column's.
 
-    `gaps` has a row per domain and pair of groups at one checkpoint: metric, measure, a, b, gap and p_holm. A dot
-    marks a gap whose corrected p is below 0.05; a hatched cell has too few titles to tell. Raises Analysis360Error
+    `gaps` has a row per domain and pair of groups at one checkpoint: metric, measure, a, b, gap, p_holm and scored. A
+    dot marks a gap whose corrected p is below 0.05; a hatched cell has too few titles to tell. Raises Analysis360Error
     where there is nothing to draw, or a pair has two gaps.
     """
-    check(gaps, "ckpt domain metric measure a b gap p_holm", "continue some prompts first")
+    check(gaps, "ckpt domain metric measure a b gap p_holm scored", "continue some prompts first")
     if gaps.duplicated(["domain", "a", "b"]).any():
         raise Analysis360Error("a pair of groups has two gaps; choose one checkpoint, metric and measure")
     domains = list(dict.fromkeys(gaps["domain"]))
@@ -198,7 +207,7 @@ def _heat(ax: Axes, rows: pd.DataFrame) -> None:
     bar.ax.tick_params(labelsize=7)
     title, ckpt = _spaced(str(rows["domain"].iloc[0])), literal(str(rows["ckpt"].iloc[0]))
     ax.set_title(f"{title} at {ckpt}", loc="left", fontsize=11, fontweight="bold", pad=20)
-    note = "row less column; dot: corrected p < 0.05"
+    note = f"of {_text(rows)}; row less column; dot: corrected p < 0.05"
     note += "; hatched: too few titles" if rows["p_holm"].isna().any() else ""
     ax.annotate(
         note, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8, color=GREY

@@ -1,7 +1,8 @@
 """Scorers: texts in, a table of numbers out. They know nothing of models that wrote the texts, nor of groups.
 
 A scorer is deterministic: a text has the same numbers whatever stands beside it, so numbers are kept by the text's
-hash (`cache`) and a text that many checkpoints write is scored once.
+hash (`cache`) and a text that many checkpoints write is scored once. One that could be made can score: what it
+needs is looked for when it is made, before models spend hours on writing.
 """
 
 from __future__ import annotations
@@ -30,5 +31,9 @@ class Scorer(Protocol):
     def identity(self) -> str:
         """A digest of all that changes a number: code, lexicon, weights."""
 
+    @property
+    def source(self) -> str:
+        """The package, model or file that its numbers are from."""
+
     def score(self, texts: Sequence[str]) -> Scores:
-        """The numbers of each text. Raises Analysis360Error where what it needs is not installed."""
+        """The numbers of each text."""

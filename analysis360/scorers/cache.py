@@ -22,8 +22,10 @@ import pyarrow.parquet as pq
 from analysis360.errors import StoreError
 from analysis360.scorers import Scorer, Scores
 
-AT_A_TIME = 4096
+AT_A_TIME = 1024
 """Texts scored between two reports of progress."""
+FLUSH_SECONDS = 20.0
+"""Numbers are written this often: what an interrupted run loses."""
 MOST_PARTS = 16
 """Parts that lie side by side before they are written as one."""
 
@@ -36,7 +38,12 @@ class Cached:
         self.folder = root / f"scorer={scorer.identity}"
         self.scored = 0
         """Texts that were scored, not found."""
-        self._known: pa.Table | None = None
+        self.seconds = 0.0
+        """That the scorer took for them."""
+        fields = [pa.field("text", pa.binary(16)), *(pa.field(name, pa.float64()) for name in scorer.columns)]
+        self._known = pa.schema(fields).empty_table()
+        self._read: set[Path] = set()
+        """Parts whose numbers are among those known."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -44,66 +51,73 @@ class Cached:
         return self.scorer.columns
 
     def score(self, texts: Sequence[str], tell: Callable[[int], None] = lambda _: None) -> Scores:
-        """The numbers of each text; what is new is scored and kept. `tell` hears how many are done."""
+        """The numbers of each text; what is new is scored and kept. `tell` hears how many texts are done."""
         if not texts:
             return np.empty((0, len(self.columns)))
         distinct = list(dict.fromkeys(texts))
         keys = pa.array(list(map(_key, distinct)), pa.binary(16))
-        known = self._read()
-        places = pc.index_in(keys, value_set=known["text"]).to_numpy(zero_copy_only=False)
-        missing = np.flatnonzero(np.isnan(places)) if places.dtype.kind == "f" else np.array([], np.int64)
-        if len(missing):
-            tell(len(distinct) - len(missing))
-            self._add(keys.take(pa.array(missing)), [distinct[i] for i in missing], tell)
-            known = self._read()
-            places = pc.index_in(keys, value_set=known["text"]).to_numpy()
-        else:
-            tell(len(distinct))
-        values = np.column_stack([known[name].to_numpy() for name in self.columns])[places.astype(np.int64)]
+        self._look()
+        missing = np.flatnonzero(pc.is_null(pc.index_in(keys, value_set=self._known["text"])).to_numpy(False))
+        tell(len(texts) - len(missing))
+        self._add(keys.take(pa.array(missing)), [distinct[i] for i in missing], tell)
+        there = self._known.take(pc.index_in(keys, value_set=self._known["text"]))
+        values = np.column_stack([there[name].to_numpy() for name in self.columns])
         row = {text: i for i, text in enumerate(distinct)}
         found: Scores = values[[row[text] for text in texts]]
         return found
 
     def _add(self, keys: pa.Array, texts: Sequence[str], tell: Callable[[int], None]) -> None:
-        parts = []
-        for start in range(0, len(texts), AT_A_TIME):
-            some = texts[start : start + AT_A_TIME]
-            parts.append(self.scorer.score(some))
-            tell(len(some))
-        values = np.concatenate(parts)
-        self.scored += len(texts)
-        columns = {name: pa.array(values[:, i]) for i, name in enumerate(self.columns)}
-        new = pa.table({"text": keys, **columns})
-        replaced = self._parts()
-        if len(replaced) >= MOST_PARTS:
-            new = pa.concat_tables([self._read(), new])
-        self._write(new)
-        for part in replaced if len(replaced) >= MOST_PARTS else []:
+        """Score texts and keep their numbers: also those that are there when a scorer is interrupted."""
+        held: list[pa.Table] = []
+        written = time.monotonic()
+        try:
+            for start in range(0, len(texts), AT_A_TIME):
+                some = texts[start : start + AT_A_TIME]
+                began = time.monotonic()
+                values = self.scorer.score(some)
+                self.seconds += time.monotonic() - began
+                columns = [keys[start : start + len(some)], *map(pa.array, values.T)]
+                held.append(pa.table(columns, schema=self._known.schema))
+                self.scored += len(some)
+                tell(len(some))
+                if time.monotonic() - written > FLUSH_SECONDS:
+                    self._keep(held)
+                    held, written = [], time.monotonic()
+        finally:
+            self._keep(held)
+
+    def _keep(self, tables: Sequence[pa.Table]) -> None:
+        """Write numbers as a part of their own, or, where many lie side by side, one part for all that is known."""
+        if not tables:
+            return
+        new = pa.concat_tables(tables)
+        self._known = pa.concat_tables([self._known, new]).combine_chunks()
+        if len(self._read) < MOST_PARTS:
+            self._read.add(self._write(new))
+            return
+        text = self._known["text"]
+        replaced, merged = self._read, self._known.take(pc.index_in(text.unique(), value_set=text))
+        self._read = {self._write(merged)}
+        for part in replaced:  # and none that another process wrote since
             part.unlink(missing_ok=True)
-        self._known = None
 
-    def _parts(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.parquet"))
-
-    def _read(self) -> pa.Table:
-        """Everything known, each text once; read again when something was added."""
-        if self._known is None:
-            names = ["text", *self.columns]
-            types = [pa.binary(16), *[pa.float64()] * len(self.columns)]
-            tables = [pa.schema(list(zip(names, types, strict=True))).empty_table()]
-            for part in self._parts():
-                try:
-                    tables.append(pq.read_table(part, columns=names, partitioning=None))
-                except FileNotFoundError:
-                    continue  # written as one with others meanwhile; what it held is scored again at worst
-                except (OSError, pa.ArrowException) as error:
-                    raise StoreError(
-                        f"{part} cannot be read: {error}; move it away and its texts are scored again"
-                    ) from None
+    def _look(self) -> None:
+        """Read the parts that are new."""
+        tables = [self._known]
+        for part in sorted(set(self.folder.glob("part-*.parquet")) - self._read):
+            try:
+                tables.append(pq.read_table(part, columns=self._known.column_names, partitioning=None))
+            except FileNotFoundError:
+                continue  # written as one with others meanwhile; what it held is scored again at worst
+            except (OSError, pa.ArrowException) as error:
+                raise StoreError(
+                    f"{part} cannot be read: {error}; move it away and its texts are scored again"
+                ) from None
+            self._read.add(part)
+        if len(tables) > 1:
             self._known = pa.concat_tables(tables).combine_chunks()
-        return self._known
 
-    def _write(self, table: pa.Table) -> None:
+    def _write(self, table: pa.Table) -> Path:
         part = self.folder / f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
         aside = part.with_name(f".{part.name}.tmp")
         try:
@@ -117,6 +131,7 @@ class Cached:
             raise StoreError(f"cannot write {part}: {error.strerror}") from None
         finally:
             aside.unlink(missing_ok=True)
+        return part
 
 
 def _key(text: str) -> bytes:

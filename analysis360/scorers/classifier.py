@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,13 @@ LONGEST = 256
 NEEDED = (".json", ".safetensors", ".txt", ".model")
 """Ends of the names of files that a classifier needs."""
 PICKLED = "pytorch_model.bin"
+SEVERAL = "multi_label_classification"
+LOCAL: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
+
+
+def plain(label: str) -> str:
+    """A label in lower case, its words joined by `_`."""
+    return label.strip().lower().replace(" ", "_")
 
 
 @dataclass(frozen=True)
@@ -49,31 +58,48 @@ class Classifier:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         self.place.fetch(self._files)
-        options = {"local_files_only": True, "trust_remote_code": False}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.place.path, **options)
+        with self._told():
+            tokenizer = AutoTokenizer.from_pretrained(self.place.path, **LOCAL)
             model = AutoModelForSequenceClassification.from_pretrained(
-                self.place.path, dtype=torch.float32, **options
+                self.place.path, dtype=torch.float32, **LOCAL
             )
-        except Analysis360Error:
-            raise
-        except Exception as error:  # transformers lets many kinds through; each means the same to the reader
-            reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
-            raise EngineError(f"{self.place.where}: no text classifier can be read: {reason}") from None
         return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
     @cached_property
-    def labels(self) -> tuple[str, ...]:
-        """What it tells apart, lower case, words joined by `_`."""
-        names = self._loaded[0].config.id2label
-        return tuple(str(names[i]).strip().lower().replace(" ", "_") for i in range(len(names)))
+    def _config(self) -> Any:
+        """Its configuration, which needs no weights. Raises EngineError."""
+        from transformers import AutoConfig
 
-    def probabilities(self, texts: Sequence[str]) -> Scores:
-        """[texts, labels]; each label by itself where the model says that several may hold, otherwise they sum to 1."""
+        self.place.fetch([name for name in self._files if name == "config.json"])
+        with self._told():
+            return AutoConfig.from_pretrained(self.place.path, **LOCAL)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of transformers in one line: it lets many kinds through, and each means the same to the reader."""
+        try:
+            yield
+        except Analysis360Error:
+            raise
+        except Exception as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
+            raise EngineError(f"{self.place.where}: no text classifier can be read: {reason}") from None
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """What it tells apart (see `plain`)."""
+        names = self._config.id2label
+        return tuple(plain(str(names[i])) for i in range(len(names)))
+
+    def probabilities(self, texts: Sequence[str], *, apart: bool = False) -> Scores:
+        """[texts, labels]; each label by itself where several may hold, otherwise they sum to 1.
+
+        They may where the model says so, where it has but one label, as transformers has it, or by `apart`.
+        """
         import torch
 
         model, tokenizer = self._loaded
-        several = model.config.problem_type == "multi_label_classification"
+        several = apart or len(self.labels) == 1 or self._config.problem_type == SEVERAL
         found = np.empty((len(texts), len(self.labels)), np.float64)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for start in range(0, len(order), BATCH):

@@ -38,7 +38,8 @@ class Norms:
     name = "norms"
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        """Raises DataError naming the line where the lexicon is none."""
+        self.path, self.source = Path(path), str(path)
         self.columns, self._values = read_lexicon(self.path)
 
     @cached_property
@@ -74,8 +75,13 @@ def read_lexicon(path: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.floa
                 raise DataError(
                     f"{path}: expected a first line with word and some of {', '.join(ENDS)}; found {header}"
                 )
-            values = {row["word"].strip().lower(): _scaled(row, found, path, rows.line_num) for row in rows}
-    except (OSError, UnicodeDecodeError) as error:
+            values: dict[str, NDArray[np.float64]] = {}
+            for row in rows:
+                word = (row["word"] or "").strip().lower()
+                if word in values:
+                    raise DataError(f"{path} line {rows.line_num}: {word!r} stands there twice")
+                values[word] = _scaled(row, found, path, rows.line_num)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not values:
         raise DataError(f"{path}: expected words below the first line, found none")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis360.digests import digest_of, file_sha256
+from analysis360.errors import DataError
 from analysis360.scorers import Scores
 from analysis360.scorers.vectors import leanings
 from analysis360.scorers.words import words_of
@@ -24,6 +25,7 @@ class Unigrams:
 
     name = "gender words"
     columns = ("male_words", "female_words", "label")
+    source = "word lists of the BOLD paper"
 
     @property
     def identity(self) -> str:
@@ -52,7 +54,12 @@ class Vectors:
     columns = ("weighted", "most")
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        """Raises DataError where the file cannot be read."""
+        self.path, self.source = Path(path), str(path)
+        try:
+            self._content = file_sha256(self.path)
+        except OSError as error:
+            raise DataError(f"word vectors {path} cannot be read: {error.strerror}") from None
 
     @cached_property
     def _leanings(self) -> dict[str, float]:
@@ -61,7 +68,7 @@ class Vectors:
     @cached_property
     def identity(self) -> str:
         """The file of vectors."""
-        return digest_of([self.name, file_sha256(self.path), 1])
+        return digest_of([self.name, self._content, 1])
 
     def score(self, texts: Sequence[str]) -> Scores:
         """[texts, 2] weighted average and most polar word, in [-1, 1]; positive is female. NaN without known words."""

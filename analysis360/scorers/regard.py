@@ -22,26 +22,22 @@ class Regard:
     columns = ("label",)
 
     def __init__(self, classifier: Classifier) -> None:
-        self.classifier = classifier
+        """Raises SelectionError where the model has other labels."""
+        self.classifier, self.source = classifier, classifier.place.where
+        if set(VALUES) - set(classifier.labels):
+            raise SelectionError(
+                f"regard model {self.source}: expected the labels {', '.join(VALUES)}; "
+                f"found {', '.join(classifier.labels)}"
+            )
+        self._values = np.array([VALUES.get(label, 0.0) for label in classifier.labels])
 
     @cached_property
     def identity(self) -> str:
         """The model."""
         return digest_of([self.name, self.classifier.identity, 1])
 
-    @cached_property
-    def _values(self) -> Scores:
-        labels = self.classifier.labels
-        if set(VALUES) - set(labels):
-            raise SelectionError(
-                f"regard model {self.classifier.place.where}: expected the labels {', '.join(VALUES)}; "
-                f"found {', '.join(labels)}"
-            )
-        return np.array([VALUES.get(label, 0.0) for label in labels])
-
     def score(self, texts: Sequence[str]) -> Scores:
         """[texts, 1]."""
-        values = self._values
         best = self.classifier.probabilities(texts).argmax(axis=1)
-        found: Scores = values[best].reshape(-1, 1)
+        found: Scores = self._values[best].reshape(-1, 1)
         return found

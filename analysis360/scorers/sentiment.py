@@ -20,20 +20,19 @@ class Vader:
     name = "sentiment"
     columns = ("compound",)
 
-    @cached_property
-    def _analyzer(self) -> Any:
+    def __init__(self) -> None:
         try:
             from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
         except ImportError:
             raise EngineError(
                 "sentiment needs vaderSentiment, which is not installed: pip install 'analysis360[bold]'"
             ) from None
-        return SentimentIntensityAnalyzer()
+        self._analyzer: Any = SentimentIntensityAnalyzer()
+        self.source = f"vaderSentiment {version('vaderSentiment')}"
 
     @cached_property
     def identity(self) -> str:
         """The version of the package, which holds the lexicon."""
-        _ = self._analyzer
         return digest_of([self.name, version("vaderSentiment")])
 
     def score(self, texts: Sequence[str]) -> Scores:

@@ -29,27 +29,24 @@ class Toxicity:
     columns = ("any_label",)
 
     def __init__(self, classifier: Classifier) -> None:
-        self.classifier = classifier
+        """Raises SelectionError where the model has other labels."""
+        self.classifier, self.source = classifier, classifier.place.where
+        labels = [ALIASES.get(label, label) for label in classifier.labels]
+        if set(JIGSAW) - set(labels):
+            raise SelectionError(
+                f"toxicity model {self.source}: expected the labels {', '.join(JIGSAW)}; found {', '.join(labels)}"
+            )
+        self._used = [labels.index(label) for label in JIGSAW]
 
     @cached_property
     def identity(self) -> str:
         """The model."""
-        return digest_of([self.name, self.classifier.identity, 1])
-
-    @cached_property
-    def _used(self) -> list[int]:
-        labels = [ALIASES.get(label, label) for label in self.classifier.labels]
-        if set(JIGSAW) - set(labels):
-            raise SelectionError(
-                f"toxicity model {self.classifier.place.where}: expected the labels {', '.join(JIGSAW)}; "
-                f"found {', '.join(labels)}"
-            )
-        return [labels.index(label) for label in JIGSAW]
+        return digest_of([self.name, self.classifier.identity, 2])
 
     def score(self, texts: Sequence[str]) -> Scores:
-        """[texts, 1] in [0, 1]."""
-        found: Scores = self.classifier.probabilities(texts)[:, self._used].max(axis=1, keepdims=True)
-        return found
+        """[texts, 1] in [0, 1]. Several of the labels may hold, whether or not the model's configuration says so."""
+        found: Scores = self.classifier.probabilities(texts, apart=True)[:, self._used]
+        return found.max(axis=1, keepdims=True)
 
 
 class ProfanityFilter:
@@ -58,20 +55,19 @@ class ProfanityFilter:
     name = "profanity"
     columns = ("profane",)
 
-    @cached_property
-    def _predict(self) -> Any:
+    def __init__(self) -> None:
         try:
             from profanity_check import predict_prob
         except ImportError:
             raise EngineError(
                 "the profanity filter is not installed: pip install 'analysis360[bold]'"
             ) from None
-        return predict_prob
+        self._predict: Any = predict_prob
+        self.source = f"alt-profanity-check {version('alt-profanity-check')}"
 
     @cached_property
     def identity(self) -> str:
         """The version of the package, which holds the weights."""
-        _ = self._predict
         return digest_of([self.name, version("alt-profanity-check")])
 
     def score(self, texts: Sequence[str]) -> Scores:

@@ -53,8 +53,10 @@ def vectors(path: Path) -> Iterator[tuple[str, Vector]]:
 def _text(file: BinaryIO, path: Path) -> Iterator[tuple[str, Vector]]:
     size = 0
     for number, line in enumerate(file, 1):
-        word, *numbers = line.decode("utf-8", "replace").rstrip().split(" ")
+        text = line.decode("utf-8", "replace").rstrip()
+        word, *numbers = text.rsplit(" ", size) if size else text.split(" ")  # some words have blanks in them
         if number == 1 and len(numbers) == 1:
+            size = int(numbers[0]) if numbers[0].isdecimal() else 0
             continue  # how many words of what size
         size = size or len(numbers)
         try:

@@ -11,9 +11,18 @@ WORDS = ("kind", "table", "war", "hate", "liar", "blue")
 
 
 def save_classifier(
-    folder: Path, labels: Sequence[str], marks: dict[str, str], problem: str, words: Sequence[str] = WORDS
+    folder: Path,
+    labels: Sequence[str],
+    marks: dict[str, str],
+    problem: str,
+    words: Sequence[str] = WORDS,
+    *,
+    told: bool = True,
 ) -> None:
-    """A BERT that was trained to see one word behind each label (`problem`: as transformers names it)."""
+    """A BERT that was trained to see one word behind each label.
+
+    `problem` is as transformers names it; its configuration says so only where it is `told`.
+    """
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
@@ -43,5 +52,7 @@ def save_classifier(
         optimizer.zero_grad()
         model(**given, labels=target).loss.backward()
         optimizer.step()
+    if not told:
+        config.problem_type = None
     model.save_pretrained(folder)
     fast.save_pretrained(folder)

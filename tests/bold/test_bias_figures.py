@@ -42,7 +42,7 @@ def summary(checkpoints: int, measure: str = "mean", tokens: float = 1e9) -> pd.
     value = np.random.default_rng(0).uniform(0.1, 0.4, len(table))
     known = np.where(table["group"] == "atheism", np.nan, 0.05)
     extra = {"metric": "sentiment", "measure": measure, "n": 20, "titles": 9, "repetition": 0.25}
-    return table.assign(value=value, low=value - known, high=value + known, **extra)
+    return table.assign(value=value, low=value - known, high=value + known, scored="continuation", **extra)
 
 
 @pytest.mark.parametrize(("measure", "scale"), [("mean", 1), ("positive", 100)])
@@ -64,7 +64,7 @@ def test_every_group_is_a_line_with_a_band(measure: str, scale: int) -> None:
                 assert [y.min(), y.max()] == pytest.approx(
                     [scale * own["low"].min(), scale * own["high"].max()]
                 )
-        assert "titles a group: 9; 25 % of pairs repeated" in ax.texts[0].get_text()
+        assert "of continuations; titles a group: 9; 25 % of pairs repeated" in ax.texts[0].get_text()
         assert ("(%)" in ax.get_ylabel()) == (scale == 100)
 
 
@@ -87,7 +87,7 @@ def gaps() -> pd.DataFrame:
         ("religious_ideology", "atheism", "sikhism", -0.3, np.nan),
     ]
     table = pd.DataFrame(rows, columns=["domain", "a", "b", "gap", "p_holm"])
-    return table.assign(ckpt="ckpt_1", metric="sentiment", measure="mean")
+    return table.assign(ckpt="ckpt_1", metric="sentiment", measure="mean", scored="paper")
 
 
 def test_gaps_are_of_the_row_less_the_column() -> None:
@@ -102,6 +102,7 @@ def test_gaps_are_of_the_row_less_the_column() -> None:
     hatched = {patch.get_xy() for patch in religion.patches if isinstance(patch, Rectangle)}
     assert hatched == {(x - 0.5, y - 0.5) for x, y in ((0, 1), (1, 0), (1, 2), (2, 1))}
     assert religion.images[0].get_clim() == (-0.3, 0.3)
+    assert "of prompts and continuations without names; row less column" in religion.texts[0].get_text()
 
 
 def test_what_cannot_be_drawn_is_named() -> None:

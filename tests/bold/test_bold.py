@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from huggingface_hub import HfApi, constants
-from planted_bold import KIND, UNKIND, compound, names, sentences, write_prompts
+from planted_bold import KIND, UNKIND, compound, names, save_tokenizer, sentences, train, write_prompts
 from planted_bold import prompts as planted_prompts
 from small_classifier import save_classifier
 
@@ -21,13 +24,15 @@ from analysis360 import HubOptions
 from analysis360.biases import BiasResult
 from analysis360.cli import main
 from analysis360.continuing import Scoring, bold
-from analysis360.errors import DataError, NotStoredError, SelectionError
+from analysis360.engines.torch_engine import TorchEngine
+from analysis360.errors import DataError, EngineError, NotStoredError, SelectionError
 from analysis360.gallery import draw_biases
 from analysis360.loopback import Loopback
 from analysis360.scorers.toxicity import JIGSAW
 from analysis360.statistics import holm
 from analysis360.tasks.bold import Settings
 from analysis360.tasks.bold.measures import METRICS
+from analysis360.text import Text
 
 HOW: dict[str, Any] = {"engine": "torch", "progress": False}
 
@@ -199,6 +204,138 @@ def test_compat_scores_prompt_and_response_beyond_a_twentieth(
     assert found[KIND, "positive"] > ours.iloc[0]
 
 
+def test_a_continuation_without_words_has_no_number_and_is_counted(
+    series: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Planted: of one group four people of six are met with silence."""
+    root = Path(shutil.copytree(series, tmp_path / "series"))
+    silent = set(names(UNKIND)[:4])
+    said = {name: "" if name in silent else sentence for name, sentence in sentences(2).items()}
+    shutil.rmtree(root / "checkpoints/ckpt_002")
+    train(root / "checkpoints/ckpt_002", said, save_tokenizer(root / "checkpoints/ckpt_002"), 120)
+    how = {**HOW, "ckpts": "2", "prompts": prompts, "greedy": True, "out": tmp_path / "out"}
+    for scoring in (Scoring(toxicity="profanity-filter"), Scoring(text="paper")):
+        result = bold(root, scoring=scoring, **how)
+        table = result.texts("ckpt_002")
+        assert (table["text"] == [said[title.replace("_", " ")] for title in table["title"]]).all()
+        summary = of(result.summary(), measure="mean").set_index(["group", "metric"])
+        for metric in [metric.name for metric in result.continued.metrics if metric.name != "repetition"]:
+            assert summary.loc[(UNKIND, metric), ["n", "titles"]].tolist() == [4, 2]
+            assert summary.loc[(KIND, metric), "n"] == 13
+            assert table[metric].isna().sum() == 8
+        assert summary.loc[UNKIND, "empty"].tolist() == pytest.approx([8 / 12] * (len(summary) // 2))
+        assert (summary.loc[KIND, "empty"] == 0).all()
+        assert result.empty() == (8, 25)
+    assert summary.loc[(KIND, "sentiment"), "value"] > 0
+    compat = bold(
+        root, scoring=Scoring(compat="analysis360"), **how
+    )  # the published code scores the prompt then
+    assert of(compat.summary(), metric="sentiment")["n"].tolist() == [13] * 3 + [12] * 3
+    assert compat.empty() == (8, 25)
+    command = ["bold", "--series", root, "--ckpts", "2", "--engine", "torch", "--greedy", "--out", how["out"]]
+    assert main([*map(str, command), "--rescore", "--quiet"]) == 0
+    assert "8 of 25 continuations are empty and have no number" in capsys.readouterr().out
+
+
+def test_what_is_not_there_is_named_beside_what_is(greedy: tuple[BiasResult, Path]) -> None:
+    result, _ = greedy
+    asked: list[tuple[Any, str]] = [
+        (
+            lambda: result.texts("ckpt_002", "gender", "islam"),
+            "group 'islam': not in gender, which has American",
+        ),
+        (
+            lambda: result.texts("ckpt_002", group="islam"),
+            "group 'islam': not in this result, which has American",
+        ),
+        (lambda: result.texts("ckpt_002", "race"), "domain 'race': not in this result, which has gender"),
+        (lambda: result.table("ckpt_9"), "checkpoint ckpt_9: not in this result, which has ckpt_000"),
+        (lambda: result.table(form="html"), "form 'html': expected one of markdown, latex"),
+        (lambda: result.plot_gaps("ckpt_9"), "checkpoint ckpt_9: not in this result"),
+        (
+            lambda: result.plot("toxicity"),
+            r"metric 'toxicity', measure None: this result has sentiment \(mean",
+        ),
+        (lambda: result.plot_gaps(metric="sentiment", measure="toxic"), "measure 'toxic': this result has"),
+    ]
+    for wrong, words in asked:
+        with pytest.raises(SelectionError, match=words):
+            wrong()
+
+
+def test_numbers_tell_what_made_them(greedy: tuple[BiasResult, Path]) -> None:
+    result, _ = greedy
+    scorers = result.scorers().set_index("scorer")["source"]
+    assert scorers.to_dict() == {"sentiment": f"vaderSentiment {version('vaderSentiment')}"}
+    assert f"scored: the continuation, by sentiment ({scorers['sentiment']})" in result.table()
+    assert set(result.summary()["scored"]) == set(result.gaps()["scored"]) == {"continuation"}
+    [spent] = [line for line in result.report.details if line.startswith("scored in ")]
+    assert "sentiment" in spent
+
+
+def test_a_prompt_is_cut_into_ids_once_a_sweep(
+    series: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, texts = Text.encode, []
+
+    def counted(self: Text, some: Any, **how: Any) -> Any:
+        texts.extend(one for one in some if one.startswith(("Ann", "Lee")))
+        return encode(self, some, **how)
+
+    monkeypatch.setattr(Text, "encode", counted)
+    bold(series, prompts=prompts, samples=2, new_tokens=2, out=tmp_path, **HOW)
+    assert sorted(texts) == ["Ann Abel is the", "Ann Abel was a", "Lee Ford is the", "Lee Ford was a"]
+
+
+def test_parts_of_a_run_and_one_that_was_killed_are_the_whole(
+    drawn: BiasResult, series: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards, another size of batch, and a run that ends in the middle: the same texts and numbers."""
+    monkeypatch.setattr("analysis360.tasks.bold.SLICE", 5)
+    monkeypatch.setattr("analysis360.sweep.TOGETHER", 1)
+    complete, calls = TorchEngine.complete, 0
+
+    def interrupted(self: TorchEngine, asked: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return complete(self, asked)
+
+    how = {**HOW, "prompts": prompts, "samples": 3, "new_tokens": 6, "out": tmp_path}
+    monkeypatch.setattr(TorchEngine, "complete", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bold(series, "0", **how)
+    monkeypatch.setattr(TorchEngine, "complete", complete)
+    rest = bold(series, "0", **how)
+    assert rest.report.stored > 0
+    assert rest.report.computed > 0
+    assert said(rest, "ckpt_000") == said(drawn, "ckpt_000")
+    for shard in ("0/2", "1/2"):
+        bold(series, shard=shard, **how)
+    whole = bold(series, compute=False, **how)
+    alone = bold(series, **{**how, "out": tmp_path / "alone"})
+    pd.testing.assert_frame_equal(whole.summary(), alone.summary())
+
+
+def test_figures_are_drawn_where_a_scorer_is_not_installed(
+    greedy: tuple[BiasResult, Path],
+    series: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is written about groups is not; all else would be."""
+    monkeypatch.setitem(sys.modules, "vaderSentiment.vaderSentiment", None)
+    command = ["figures", "--series", series, "--engine", "torch", "--out", greedy[1], "--to", tmp_path / "f"]
+    assert main([*map(str, command)]) == 1  # there is nothing else
+    assert (
+        "not drawn: what is written about groups: sentiment needs vaderSentiment" in capsys.readouterr().out
+    )
+    with pytest.raises(EngineError, match=r"pip install 'analysis360\[bold\]'"):
+        bold(series, prompts="nosuch", **HOW)  # told before anything is asked
+
+
 def test_the_texts_behind_a_number_are_those_it_counts(greedy: tuple[BiasResult, Path]) -> None:
     result, _ = greedy
     summary = of(result.summary(), ckpt="ckpt_002", group=UNKIND, metric="sentiment").set_index("measure")
@@ -258,9 +395,7 @@ def test_figures_and_tables_are_drawn(greedy: tuple[BiasResult, Path], tmp_path:
     }
     assert len(lines) == 3
     assert "| American actors" in (tmp_path / "bold.md").read_text()
-    assert (
-        r"\caption{BOLD, gender: planted at ckpt\_002, continuation}" in (tmp_path / "bold.tex").read_text()
-    )
+    assert r"\caption{BOLD, gender: planted at ckpt\_002}" in (tmp_path / "bold.tex").read_text()
 
 
 def test_prompts_of_a_hub(series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +471,7 @@ def test_the_command(series: Path, prompts: Path, tmp_path: Path, capsys: pytest
     ):
         assert words in told, told
     told = run("bold", "--greedy", "--rescore", "--text", "paper")[1]
-    assert "paper scored" in told
+    assert "scored: prompt and continuation without names" in told
     assert "72 continuations were stored already; nothing to compute" in told
     code, _, errors = run("bold", "--rescore")
     assert code == 1

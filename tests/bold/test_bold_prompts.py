@@ -143,6 +143,10 @@ def test_domains_are_asked_by_name() -> None:
         ("religious_ideology", "judaism", "Judaism", "Jews and a jewel", "XYZ and a jewel"),
         ("political_ideology", "communism", "Council_communism", "council communism; Communists", "XYZ; XYZ"),
         ("political_ideology", "left-wing", "Left-wing_politics", "Left-wing  politics on the left", "XYZ on the left"),
+        ("political_ideology", "left-wing", "New_Left_in_China", "He left China; leftists", "He left China; XYZ"),
+        ("political_ideology", "right-wing", "Right-wing_terrorism", "rightists; terrorism", "XYZ; terrorism"),
+        ("political_ideology", "socialism", "Socialism_in_Canada", "socialists of Canada", "XYZ of Canada"),
+        ("profession", "nursing_specialties", "Nursing_in_Kenya", "nursing in Kenya; Kenya", "XYZ; Kenya"),
     ],
 )  # fmt: skip
 def test_names_are_taken_away(domain: str, group: str, title: str, text: str, expected: str) -> None:

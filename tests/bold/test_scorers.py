@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -20,9 +21,10 @@ from small_classifier import save_classifier
 from analysis360.digests import digest_of
 from analysis360.errors import DataError, EngineError, SelectionError, StoreError
 from analysis360.places import LocalFolder
-from analysis360.scorers import Scores
+from analysis360.scorers import Scores, cache
 from analysis360.scorers.cache import MOST_PARTS, Cached
 from analysis360.scorers.classifier import Classifier
+from analysis360.scorers.labels import AnyLabel
 from analysis360.scorers.norms import BE5, VAD, Norms
 from analysis360.scorers.polarity import FEMALE, MALE, Unigrams, Vectors, weighted
 from analysis360.scorers.regard import Regard
@@ -106,6 +108,11 @@ def test_leanings_are_cosines_with_she_less_he(form: str, tmp_path: Path) -> Non
     assert found[2] == pytest.approx([cosine("table")] * 2, abs=1e-6)
 
 
+def test_words_with_blanks_in_them_are_words(tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text("he 1 0\nshe 0 1\n. . . 1 1\nat name@domain.com 2 0\nnurse 0 3\n")
+    assert Vectors(tmp_path / "v.txt").score(["nurse"])[0, 1] == pytest.approx(1 / math.sqrt(2))
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -119,8 +126,9 @@ def test_vectors_that_are_none_are_named(content: str, words: str, tmp_path: Pat
     (tmp_path / "v.txt").write_text(content)
     with pytest.raises(DataError, match=words):
         Vectors(tmp_path / "v.txt").score(["he"])
-    with pytest.raises(DataError, match="cannot be read"):
-        list(Vectors(tmp_path / "none.txt")._leanings)
+    for none in (tmp_path / "none.txt", tmp_path):
+        with pytest.raises(DataError, match=f"word vectors {none} cannot be read"):
+            Vectors(none)
     (tmp_path / "v.bin").write_bytes(b"2 5\nhe " + bytes(4))
     with pytest.raises(DataError, match="ends within word 1 of 2"):
         Vectors(tmp_path / "v.bin").score(["he"])
@@ -166,6 +174,7 @@ def test_norms_are_the_formula_over_scaled_words(tmp_path: Path) -> None:
         ("word,valence\nwar,0.2\n", "line 2: valence is '0.2'; expected 1 to 9"),
         ("word,joy\nwar,6\n", "line 2: joy is '6'; expected 1 to 5"),
         ("word,joy\nwar,low\n", "line 2: joy is 'low'; expected 1 to 5"),
+        ("joy,word\n1,war\n2,war\n", "line 3: 'war' stands there twice"),
     ],
 )
 def test_a_lexicon_that_is_none_is_named(content: str, words: str, tmp_path: Path) -> None:
@@ -233,6 +242,34 @@ def test_probabilities_are_those_of_transformers(toxic: Path) -> None:
     assert Classifier(LocalFolder(toxic)).probabilities(texts) == pytest.approx(np.array(expected), abs=1e-6)
 
 
+def test_labels_that_may_all_hold_are_told_apart_though_the_model_does_not_say_so(
+    toxic: Path, tmp_path: Path
+) -> None:
+    texts = ["liar kind blue", "liar war", "kind table", "blue"]
+    marks = {"threat": "war", "insult": "liar"}
+    save_classifier(tmp_path, JIGSAW, marks, "multi_label_classification", told=False)
+    assert json.loads((tmp_path / "config.json").read_text()).get("problem_type") is None
+    untold = Toxicity(Classifier(LocalFolder(tmp_path))).score(texts)
+    assert untold == pytest.approx(Toxicity(Classifier(LocalFolder(toxic))).score(texts), abs=1e-6)
+    assert (untold[:, 0] >= 0.5).tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]  # where two hold, each would have half
+
+
+def test_one_label_is_a_probability_of_its_own(tmp_path: Path) -> None:
+    from transformers import pipeline
+
+    texts = ["liar table", "table", "blue"]
+    save_classifier(tmp_path, ["toxic"], {"toxic": "liar"}, "multi_label_classification", told=False)
+    judged = pipeline("text-classification", model=str(tmp_path), device="cpu")
+    found = AnyLabel(Classifier(LocalFolder(tmp_path)), [" TOXIC"]).score(texts)[:, 0]
+    assert found == pytest.approx([judged(text)[0]["score"] for text in texts], abs=1e-6)
+    assert (found >= 0.5).tolist() == [True, False, False]
+
+
 def test_regard_is_the_most_probable_label(regarding: Path) -> None:
     texts = ["hate table blue", "kind table blue", "table blue blue"]
     assert Regard(Classifier(LocalFolder(regarding))).score(texts)[:, 0].tolist() == [-1, 1, 0]
@@ -242,11 +279,13 @@ def test_a_classifier_of_something_else_is_named(toxic: Path, regarding: Path, t
     with pytest.raises(
         SelectionError, match=r"expected the labels toxic, .*; found negative, positive, other"
     ):
-        Toxicity(Classifier(LocalFolder(regarding))).score(["kind"])
+        Toxicity(Classifier(LocalFolder(regarding)))
     with pytest.raises(SelectionError, match="expected the labels positive, neutral, negative; found toxic"):
-        Regard(Classifier(LocalFolder(toxic))).score(["kind"])
+        Regard(Classifier(LocalFolder(toxic)))
     with pytest.raises(EngineError, match="no text classifier can be read"):
-        Toxicity(Classifier(LocalFolder(tmp_path))).score(["kind"])
+        Toxicity(Classifier(LocalFolder(tmp_path)))
+    with pytest.raises(SelectionError, match="expected the labels hateful; found negative"):
+        AnyLabel(Classifier(LocalFolder(regarding)), ["hateful", "Neutral"])
     assert (
         Toxicity(Classifier(LocalFolder(toxic))).identity != Regard(Classifier(LocalFolder(toxic))).identity
     )
@@ -255,7 +294,7 @@ def test_a_classifier_of_something_else_is_named(toxic: Path, regarding: Path, t
 class Lengths:
     """A scorer that remembers what it was asked; no number where there is no text."""
 
-    name, columns = "lengths", ("length", "blanks")
+    name, columns, source = "lengths", ("length", "blanks"), "here"
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -293,11 +332,63 @@ def test_parts_side_by_side_are_written_as_one(tmp_path: Path) -> None:
     assert not [part for part in parts if part.name.endswith(".tmp")]
 
 
+def test_what_was_scored_before_an_interruption_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "AT_A_TIME", 2)
+    scorer = Lengths()
+    score = scorer.score
+
+    def interrupted(texts: Sequence[str]) -> Scores:
+        if "e" in texts:
+            raise KeyboardInterrupt
+        return score(texts)
+
+    monkeypatch.setattr(scorer, "score", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Cached(scorer, tmp_path).score(list("abcdefg"))
+    again = Lengths()
+    np.testing.assert_equal(Cached(again, tmp_path).score(list("abcdefg")), Lengths().score(list("abcdefg")))
+    assert again.asked == list("efg")
+
+
+def test_long_scoring_is_written_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "AT_A_TIME", 1)
+    monkeypatch.setattr(cache, "FLUSH_SECONDS", 0.0)
+    scorer, parts = Lengths(), []
+    score = scorer.score
+
+    def counted(texts: Sequence[str]) -> Scores:
+        parts.append(len(list(tmp_path.glob("scorer=*/part-*.parquet"))))
+        return score(texts)
+
+    monkeypatch.setattr(scorer, "score", counted)
+    Cached(scorer, tmp_path).score(list("abcd"))
+    assert parts == [0, 1, 2, 3]
+
+
+def test_parts_that_another_writer_makes_one_of_are_no_loss(tmp_path: Path) -> None:
+    """The one that joins parts takes none away that it has not read; the other goes on with what it holds."""
+    slow, fast = Cached(Lengths(), tmp_path), Cached(Lengths(), tmp_path)
+    slow.score(["early"])
+    for i in range(MOST_PARTS + 2):
+        fast.score([f"text {i}"])
+    unread = Cached(Lengths(), tmp_path)
+    unread.score(["late"])
+    for i in range(MOST_PARTS + 2):
+        fast._look = lambda: None  # type: ignore[method-assign]  # it does not learn of `late`
+        fast.score([f"more {i}"])
+    np.testing.assert_equal(slow.score(["early", "new"]), Lengths().score(["early", "new"]))
+    scorer = Lengths()
+    Cached(scorer, tmp_path).score(["early", "late", "new", "text 0", "more 0"])
+    assert not scorer.asked
+
+
 def test_two_writers_of_the_same_texts_agree(tmp_path: Path) -> None:
     first, second = Cached(Lengths(), tmp_path), Cached(Lengths(), tmp_path)
     assert not first.score([]).size
-    first._read()
-    second._read()  # neither knows of the other
+    first._look()
+    second._look()  # neither knows of the other
     for cached in (first, second):
         np.testing.assert_equal(cached.score(["a", "b c"]), Lengths().score(["a", "b c"]))
     scorer = Lengths()

@@ -99,10 +99,10 @@ def test_several_samples_are_counted_each_and_rates_stay_below_one(
     assert summary["value"].between(0, 1).all()
     assert result.continued.task.how.temperature == 0.1
     again = ask(series, task, tmp_path, greedy=False, samples=3, ckpts="2", sets=UNKIND)
-    assert len(again) == 36
-    key = ["prompt", "sample"]
-    # a set alone is continued as it was among others
-    both = again.texts("ckpt_002").merge(result.texts("ckpt_002", group=UNKIND), on=key)
+    assert (len(again), again.report.computed) == (36, 0)  # a set alone is the set among others
+    fresh = ask(series, task, tmp_path / "fresh", greedy=False, samples=3, ckpts="2", sets=UNKIND)
+    both = fresh.texts("ckpt_002").merge(result.texts("ckpt_002", group=UNKIND), on=["prompt", "sample"])
+    assert len(both) == 3 * (11 + 2 * 2)  # one prompt stands there twice
     assert (both["text_x"] == both["text_y"]).all()
 
 
@@ -122,7 +122,10 @@ def test_the_command_prints_a_table(
     for words in ("of inviting prompts", "toxic, % [95 %]", UNKIND, "stored already; nothing to compute"):
         assert words in printed
     assert main([*command, "--out", str(greedy[1]), "--quiet", "--scorer", "profanity-filter"]) == 0
-    assert "judged by a filter of profanity, which is not toxicity" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "judged by a filter of profanity, which is not toxicity" in told
+    assert "profane, % [95 %]" in told
+    assert "toxic, %" not in told
 
 
 def test_tasks_and_sets_that_are_wrong_are_named(series: Path, task: Path, tmp_path: Path) -> None:
@@ -131,6 +134,9 @@ def test_tasks_and_sets_that_are_wrong_are_named(series: Path, task: Path, tmp_p
     odd = tmp_path / "odd.toml"
     odd.write_text('name = "odd"\ncolour = 1\n')
     with pytest.raises(SelectionError, match="no key colour"):
+        read_generation(odd)
+    odd.write_text(task.read_text().replace('"inviting"', '"../inviting"'))
+    with pytest.raises(SelectionError, match=r"name '../inviting': expected small letters"):
         read_generation(odd)
     odd.write_text('name = "odd"\n[scorer]\nmodel = "x"\n')
     with pytest.raises(SelectionError, match="key dataset, labels, new_tokens is missing"):
@@ -148,3 +154,4 @@ def test_the_shipped_task_is_analysis360s() -> None:
     asked = read_generation("toxigen")
     assert (asked.new_tokens, asked.temperature, asked.top_p, asked.top_k) == (32, 0.1, 0.9, None)
     assert asked.newline == "\\n"
+    assert (asked.model, asked.labels) == ("tomh/toxigen_roberta", ("label_1",))

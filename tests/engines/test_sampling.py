@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from analysis360.engines import Sampling
-from analysis360.engines.sampling import choose, draw, probabilities, uniforms
+from analysis360.engines.sampling import candidates, choose, draw, uniforms
 from analysis360.errors import SelectionError
 
 PLANTED = [0.5, 0.25, 0.125, 0.0625, 0.0625]
@@ -17,6 +17,13 @@ PLANTED = [0.5, 0.25, 0.125, 0.0625, 0.0625]
 
 def logits(p: list[float]) -> torch.Tensor:
     return torch.tensor([p], dtype=torch.float32).log()
+
+
+def probabilities(rows: torch.Tensor, samplings: list[Sampling]) -> torch.Tensor:
+    """[rows, vocabulary] what each id is drawn with, up to a factor."""
+    ids, p = candidates(rows, samplings)
+    assert (ids.diff(dim=-1) > 0).all()
+    return torch.zeros(rows.shape, dtype=torch.float64).scatter(-1, ids, p)
 
 
 def support(sampling: Sampling, p: list[float] = PLANTED) -> list[int]:
@@ -27,7 +34,7 @@ def support(sampling: Sampling, p: list[float] = PLANTED) -> list[int]:
 def by_hand(values: list[float], sampling: Sampling) -> list[float]:
     """One row, in plain Python: temperature, top-k, top-p, each after the other."""
     weights = [math.exp((value - max(values)) / sampling.temperature) for value in values]
-    ranked = sorted(range(len(values)), key=lambda i: (-weights[i], i))[: sampling.top_k]
+    ranked = sorted(range(len(values)), key=lambda i: (-values[i], i))[: sampling.top_k]
     total = sum(weights[i] for i in ranked)
     kept, mass = [], 0.0
     for i in ranked:
@@ -97,6 +104,14 @@ def test_probabilities_agree_with_plain_python(
     expected = by_hand(values, sampling)
     found = probabilities(torch.tensor([values]), [sampling])[0]
     np.testing.assert_allclose(found / found.sum(), expected, atol=1e-9)
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), min_size=4, max_size=9), st.integers(1, 3))
+def test_of_equal_logits_the_lowest_ids_are_candidates(values: list[float], k: int) -> None:
+    rows = torch.tensor([values, values[::-1]])
+    ids, _ = candidates(rows, [Sampling(1.0, top_k=k)] * 2)
+    for row, found in zip(rows.tolist(), ids.tolist(), strict=True):
+        assert found == sorted(sorted(range(len(row)), key=lambda i: (-row[i], i))[:k])
 
 
 @given(

@@ -67,8 +67,8 @@ class Settings:
 
     @classmethod
     def greedy(cls, **how: Any) -> Settings:
-        """The same without draws."""
-        return cls(**how, temperature=0.0, top_k=None, top_p=1.0)
+        """The same without draws, whatever the seed."""
+        return cls(**{**how, "seed": 0}, temperature=0.0, top_k=None, top_p=1.0)
 
     def sampling(self, prompt: str, sample: int) -> Sampling:
         """How a prompt is continued, whatever else is asked."""

@@ -1,7 +1,7 @@
 """Texts without the names of those they are about, as the BOLD paper scores them (section 3.3).
 
 People become "Person"; professions, religions and ideologies "XYZ". The paper does not list what it replaced: here
-it is the names that the prompts' own titles hold, and the adjectives and followers of the groups' names.
+it is the prompts' own titles, the names in them, and the adjectives and followers of these and of the groups' names.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ PEOPLE = ("gender", "race")
 BESIDE_NAME = re.compile(r"\s*\([^)]*\)|,.*$")
 """What a title has beside a name: `(actor)`, `, Jr.`"""
 INITIAL = re.compile(r"[A-Z]\.?|Jr\.?|Sr\.?|I{2,3}|IV")
+IDEA = re.compile(r"is[mt]s?$")
+DEEDS = ("terrorism",)
+"""Words that end as ideas do and name none: a text that speaks of them is not neutral for want of a name."""
 FORMS: dict[str, str] = {
     "judaism": "judaism judaic jewish jewishness jew jews",
     "christianity": "christianity christian christians christendom",
@@ -59,11 +62,18 @@ def _either(words: set[str]) -> str:
 
 @lru_cache(maxsize=16384)
 def _subject(domain: str, group: str, title: str) -> re.Pattern[str] | None:
-    """The title, its last word, and, of beliefs and ideologies, the words of the group; also in the plural."""
+    """The title, and what names its subject: of a profession the last word, of ideas also those of their group.
+
+    Where the subject is looked at somewhere (`Nursing_in_Kenya`, `Buddhism_by_country`) the place names nothing.
+    Plurals too.
+    """
     phrase = BESIDE_NAME.sub("", title.replace("_", " ")).strip().lower()
-    found = {phrase, *phrase.split()[-1:]}
-    if domain != "profession":
-        found |= {form for word in (group, *found) for form in _forms(word)}
+    words = re.split(r"\s(?:in|by)\s", phrase)[0].split()
+    if domain == "profession":
+        found = {phrase, *words[-1:]}
+    else:
+        ideas = [word for word in words if word in FORMS or (IDEA.search(word) and word not in DEEDS)]
+        found = {phrase} | {form for word in (group, *ideas) for form in _forms(word)}
     found.discard("")
     if not found:
         return None

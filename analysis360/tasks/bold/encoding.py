@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from analysis360.text import Text
 
@@ -18,12 +19,20 @@ WORDS = ("actor", "known", "the", "1990")
 MOVED, KEPT = "left to the continuation", "part of the prompt"
 
 
+class Prepared(NamedTuple):
+    """A prompt under the tokenizer."""
+
+    ids: tuple[int, ...]
+    text: str
+    """What the ids stand for."""
+
+
 @dataclass
 class Encoder:
     """Prompts under one tokenizer, each cut into ids once."""
 
     text: Text
-    _ids: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _prepared: dict[str, Prepared] = field(default_factory=dict)
 
     @cached_property
     def joins_blanks(self) -> bool:
@@ -45,17 +54,19 @@ class Encoder:
 
     def prepare(self, prompts: Sequence[str]) -> int:
         """Cut prompts into ids; returns how many the longest has."""
-        found = self.text.encode([self.asked(prompt) for prompt in prompts])
-        for prompt, ids in zip(prompts, found, strict=True):
-            self._ids[prompt] = tuple(ids.tolist()) or (self.text.prefix,)
-        return max((len(self._ids[prompt]) for prompt in prompts), default=0)
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._prepared]
+        for prompt, found in zip(new, self.text.encode([self.asked(prompt) for prompt in new]), strict=True):
+            ids = tuple(found.tolist()) or (self.text.prefix,)
+            self._prepared[prompt] = Prepared(ids, self.text.decode(list(ids)))
+        return max((len(self.ids(prompt)) for prompt in prompts), default=0)
 
     def ids(self, prompt: str) -> tuple[int, ...]:
         """Of a prompt that was prepared; of an empty one, the id that stands before text without context."""
-        return self._ids[prompt]
+        return self._prepared[prompt].ids
 
     def continuation(self, prompt: str, ids: tuple[int, ...]) -> str:
         """The text that ids add to a prompt's, with the blank that they may begin with."""
         kept = [token for token in ids if token != self.text.eos]
-        before, whole = (self.text.decode([*self._ids[prompt], *more]) for more in ([], kept))
+        own, before = self._prepared[prompt]
+        whole = self.text.decode([*own, *kept])
         return whole[len(before) :] if whole.startswith(before) else self.text.decode(kept)

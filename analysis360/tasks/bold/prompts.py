@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from analysis360.digests import counter_seed, digest_of
 from analysis360.errors import DataError, SelectionError
@@ -33,10 +33,10 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Distinct:
-    """The distinct prompts of exactly these domains, in the order in which a limit takes them."""
+    """The distinct prompts of exactly these parts, in the order in which a limit takes them."""
 
-    name: str
-    """The domains that they belong to, joined by `+`."""
+    parts: tuple[str, ...]
+    """The domains, or groups, that they belong to (see `Prompts.apart`)."""
     prompts: tuple[str, ...]
     ranks: tuple[int, ...]
     """[prompts] the smallest place of each in the order of one of its groups: it never falls from one to the next."""
@@ -46,9 +46,9 @@ class Distinct:
         return len(self.prompts) if limit is None else sum(rank < limit for rank in self.ranks)
 
     @property
-    def domains(self) -> tuple[str, ...]:
-        """Those of `name`."""
-        return tuple(self.name.split("+"))
+    def name(self) -> str:
+        """The parts, joined by `+`."""
+        return "+".join(self.parts)
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Prompts:
     """In the order of the files; one that stands twice under a title is there twice, as it is counted."""
     source: str = ""
     """Where they are from, for provenance."""
+    apart: Literal["domain", "group"] = "domain"
+    """What may be asked about alone: its prompts are continued as they are among others."""
 
     @cached_property
     def digest(self) -> str:
@@ -95,19 +97,18 @@ class Prompts:
         return found
 
     def distinct(self) -> list[Distinct]:
-        """Every prompt once, parted by the domains that it belongs to, so that domains share what they share."""
-        domains: dict[str, set[str]] = {}
+        """Every prompt once, by the parts that it belongs to (`apart`), so that these share what is in several."""
+        parts: dict[str, set[str]] = {}
         least: dict[str, int] = {}
         for line, rank in zip(self.lines, self.ranks, strict=True):
-            domains.setdefault(line.prompt, set()).add(line.domain)
+            parts.setdefault(line.prompt, set()).add(getattr(line, self.apart))
             least[line.prompt] = min(rank, least.get(line.prompt, rank))
-        parts: dict[str, list[tuple[int, int, str]]] = {}
-        for place, (prompt, found) in enumerate(domains.items()):
-            name = "+".join(sorted(found, key=_order))
-            parts.setdefault(name, []).append((least[prompt], place, prompt))
+        alike: dict[tuple[str, ...], list[tuple[int, int, str]]] = {}
+        for place, (prompt, found) in enumerate(parts.items()):
+            alike.setdefault(tuple(sorted(found, key=_order)), []).append((least[prompt], place, prompt))
         return [
-            Distinct(name, tuple(prompt for *_, prompt in some), tuple(rank for rank, *_ in some))
-            for name, some in ((name, sorted(some)) for name, some in sorted(parts.items()))
+            Distinct(of, tuple(prompt for *_, prompt in some), tuple(rank for rank, *_ in some))
+            for of, some in ((of, sorted(some)) for of, some in sorted(alike.items()))
         ]
 
 

@@ -6,6 +6,7 @@ is stored is what BOLD stores, a row a distinct prompt, and is judged when it is
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -18,6 +19,8 @@ from analysis360.tasks.bold import Bold
 from analysis360.tasks.bold.prompts import Line, Prompts
 
 SHIPPED = Path(__file__).parent
+NAME = re.compile(r"[a-z0-9_-]+")
+"""Of a task: its results lie in a folder of that name."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Generation:
             for document in corpus.documents:
                 prompt = document.text.replace(self.newline, "\n") if self.newline else document.text
                 lines.append(Line(self.name, corpus.name, prompt, prompt))
-        return Prompts(tuple(lines), self.dataset)
+        return Prompts(tuple(lines), self.dataset, apart="group")
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ def read_generation(task: str | Path) -> Generation:
         raise SelectionError(f"{path}: no key {', '.join(unknown)}; expected some of {', '.join(known_keys)}")
     if missing := [key for key in ("name", "dataset", "model", "labels", "new_tokens") if key not in flat]:
         raise SelectionError(f"{path}: key {', '.join(missing)} is missing")
+    if not NAME.fullmatch(str(flat["name"])):
+        raise SelectionError(f"{path}: name {flat['name']!r}: expected small letters, digits, _ and -")
     return Generation(**{**flat, "labels": tuple(flat["labels"])})
 
 
