@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -294,8 +294,9 @@ def _stored(chosen: Chosen, task: Perplexity) -> PerplexityResult | None:
 
 def _stored_rows(chosen: Chosen, how: Settings, stored: Sequence[StoredUnit]) -> Planned:
     """The chunks of stored units, and their panels."""
-    sizes: Mapping[str, int] = {unit.name: 0 for unit in stored}
-    sizes = {name: max(unit.stop for unit in stored if unit.name == name) for name in sizes}
+    sizes: dict[str, int] = {}
+    for unit in stored:
+        sizes[unit.name] = max(sizes.get(unit.name, 0), unit.stop)
     series = chosen.series
     pieces = [chunk for chunk in [*series.chunks, *series.controls] if chunk.name in sizes]
     assert how.seed is not None
