@@ -231,6 +231,23 @@ def test_the_notebook_runs_and_is_kept_executed(demo: tuple[Path, str], tmp_path
     assert len(pictures) >= 5
 
 
+def test_what_the_documents_point_to_is_there() -> None:
+    pages = [ROOT / "README.md", ROOT / "training/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages += sorted((ROOT / "studies").glob("*/README.md"))
+    assert len(pages) > 8
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#\s]*)(#[^)]*)?\)", page.read_text()):
+            path, place = target
+            if path.startswith("http"):
+                continue
+            other = page.parent / path if path else page
+            assert other.exists(), f"{page} points to {path}"
+            if place:
+                titles = re.findall(r"^#+ (.*)", other.read_text(), re.MULTILINE)
+                slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+                assert place[1:] in slugs, f"{page} points to {path}{place}; {other.name} has {sorted(slugs)}"
+
+
 def test_the_readme_names_every_command() -> None:
     from analysis360.cli import _parser
 
