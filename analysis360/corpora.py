@@ -68,7 +68,9 @@ def _read_file(path: Path, lines: bool, field: str) -> Corpus:
         records = [(f"{path} line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
         documents = [_document(_record(line, where), field, where) for where, line in records]
     elif lines:
-        documents = [Document(line.removesuffix("\r"), path.stem) for line in text.split("\n") if line.strip()]
+        documents = [
+            Document(line.removesuffix("\r"), path.stem) for line in text.split("\n") if line.strip()
+        ]
     else:
         documents = [Document(text, path.stem)]
     return Corpus(path.stem, str(path), documents)
