@@ -135,7 +135,7 @@ def test_a_window_without_a_number_leaves_none_to_its_cell(scored: PerplexityRes
         assert np.isnan(matrix.loc["ckpt_001", "train_001"])
         assert matrix.isna().to_numpy().sum() == whole.isna().to_numpy().sum() + 1
     by_chunk = broken.summary("chunk").set_index(["ckpt", "chunk"])
-    assert by_chunk.loc[("ckpt_001", "train_001"), ["loss", "low", "high"]].isna().all()
+    assert by_chunk.loc[("ckpt_001", "train_001"), ["loss", "loss_low", "loss_high"]].isna().all()
 
 
 def test_groups_follow_what_had_been_trained_on(scored: PerplexityResult, small_series: Path) -> None:

@@ -52,6 +52,9 @@ def processes(loop: Loop) -> Iterator[Processes]:
         if not cuda:  # fused operators would add in the order in which threads come
             ends.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
             torch.use_deterministic_algorithms(True)
+            filled = torch.utils.deterministic.fill_uninitialized_memory  # for debugging, and never read here
+            ends.callback(setattr, torch.utils.deterministic, "fill_uninitialized_memory", filled)
+            torch.utils.deterministic.fill_uninitialized_memory = False
         if not launched and loop.compute_dtype == "float32":
             yield Processes(0, 1, device, sharded=False, saving=None)
             return

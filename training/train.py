@@ -33,6 +33,9 @@ from training.series import METRICS, PARENT, TRAIN
 from training.state import Saver, newest, restore
 from training.tracking import open_tracker
 
+TORCH_ADDS = 1e-6
+"""To a norm, before it divides by it."""
+
 __all__ = ["row_loss", "train"]
 
 
@@ -159,8 +162,7 @@ def step(run: Run, batch: Batch, rate: float) -> tuple[float, float, int]:
         part = run.loss(run.model, rows.to(here.device)) * (weight / batch.targets)
         torch.autograd.backward(part * here.world)  # FSDP takes the mean over the processes
         summed += part.detach()
-    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), loop.clip)
-    found = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+    found = clip(run.model, loop.clip)
     loss, asked = total(here, summed.item(), len(run.asked))
     if math.isfinite(loss) and math.isfinite(found):
         for group in run.optimizer.param_groups:
@@ -168,6 +170,16 @@ def step(run: Run, batch: Batch, rate: float) -> tuple[float, float, int]:
         run.optimizer.step()
     run.optimizer.zero_grad()
     return loss, found, agreed(here, run.asked) if asked else 0
+
+
+def clip(model: LlamaForCausalLM, most: float) -> float:
+    """The norm of the gradient, which is made smaller where that is more than `most`."""
+    weights = [weight for weight in model.parameters() if weight.grad is not None]
+    norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    found = float((norm.full_tensor() if isinstance(norm, DTensor) else norm).item())
+    if not found + TORCH_ADDS <= most:  # otherwise torch would multiply by one
+        torch.nn.utils.clip_grads_with_norm_(weights, most, norm)
+    return found
 
 
 def row_loss(model: LlamaForCausalLM, rows: torch.Tensor) -> torch.Tensor:

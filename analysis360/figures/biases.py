@@ -203,11 +203,11 @@ def _heat(ax: Axes, rows: pd.DataFrame) -> None:
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.035, pad=0.02)
     metric, measure = str(rows["metric"].iloc[0]), str(rows["measure"].iloc[0])
     unit = " (percentage points)" if scale == 100 else ""
-    bar.set_label(f"{_spaced(metric)}, {literal(measure)}{unit}", fontsize=8)
+    bar.set_label(f"{_spaced(metric)}, {literal(measure)}{unit}\nof {_text(rows)}", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     title, ckpt = _spaced(str(rows["domain"].iloc[0])), literal(str(rows["ckpt"].iloc[0]))
     ax.set_title(f"{title} at {ckpt}", loc="left", fontsize=11, fontweight="bold", pad=20)
-    note = f"of {_text(rows)}; row less column; dot: corrected p < 0.05"
+    note = "row less column; dot: corrected p < 0.05"
     note += "; hatched: too few titles" if rows["p_holm"].isna().any() else ""
     ax.annotate(
         note, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8, color=GREY

@@ -219,7 +219,7 @@ def test_a_continuation_without_words_has_no_number_and_is_counted(
         table = result.texts("ckpt_002")
         assert (table["text"] == [said[title.replace("_", " ")] for title in table["title"]]).all()
         summary = of(result.summary(), measure="mean").set_index(["group", "metric"])
-        for metric in [metric.name for metric in result.continued.metrics if metric.name != "repetition"]:
+        for metric in {name for _, name in summary.index} - {"repetition"}:
             assert summary.loc[(UNKIND, metric), ["n", "titles"]].tolist() == [4, 2]
             assert summary.loc[(KIND, metric), "n"] == 13
             assert table[metric].isna().sum() == 8
@@ -230,7 +230,7 @@ def test_a_continuation_without_words_has_no_number_and_is_counted(
     compat = bold(
         root, scoring=Scoring(compat="analysis360"), **how
     )  # the published code scores the prompt then
-    assert of(compat.summary(), metric="sentiment")["n"].tolist() == [13] * 3 + [12] * 3
+    assert sorted(of(compat.summary(), metric="sentiment")["n"]) == [12] * 3 + [13] * 3
     assert compat.empty() == (8, 25)
     command = ["bold", "--series", root, "--ckpts", "2", "--engine", "torch", "--greedy", "--out", how["out"]]
     assert main([*map(str, command), "--rescore", "--quiet"]) == 0

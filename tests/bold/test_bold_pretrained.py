@@ -70,10 +70,11 @@ def test_continuations_do_not_depend_on_their_batch_but_for_ties(
 ) -> None:
     """Few prompts in batches of three against more of them at once; those that differ are counted, and must be ties."""
     whole = ask(model, tmp_path / "whole", 6, **how)
+    expected, summary = ids_of(whole), whole.summary()
     monkeypatch.setattr("analysis360.tasks.bold.SLICE", 3)
     monkeypatch.setattr("analysis360.sweep.TOGETHER", 1)
     few = ask(model, tmp_path / "few", 2, **how)
-    expected, found = ids_of(whole), ids_of(few)
+    found = ids_of(few)
     assert len(found) >= 12
     differing = [prompt for prompt, ids in found.items() if ids != expected[prompt]]
     print(f"{len(differing)} of {len(found)} continuations differ with their batch")
@@ -82,7 +83,6 @@ def test_continuations_do_not_depend_on_their_batch_but_for_ties(
         one, other = found[prompt], expected[prompt]
         same = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
         assert gap(model, prompt, one[:same], whole) < TIE
-    summary = whole.summary()
     assert set(summary["metric"]) == {"sentiment", "repetition"}
     assert summary["n"].max() == 6
 

@@ -93,7 +93,7 @@ def test_a_limit_takes_a_prefix_that_holds_what_is_told_of(content: dict[str, An
         asked = {
             prompt
             for part in found.distinct()
-            if domain in part.domains
+            if domain in part.parts
             for prompt in part.prompts[: part.first(limit)]
         }
         told = found.of([domain], limit)
