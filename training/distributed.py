@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,9 +53,9 @@ def processes(loop: Loop) -> Iterator[Processes]:
         if not cuda:  # fused operators would add in the order in which threads come
             ends.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
             torch.use_deterministic_algorithms(True)
-            filled = torch.utils.deterministic.fill_uninitialized_memory  # for debugging, and never read here
-            ends.callback(setattr, torch.utils.deterministic, "fill_uninitialized_memory", filled)
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            how: Any = torch.utils.deterministic  # fills memory that nothing reads, to find those who do
+            ends.callback(setattr, how, "fill_uninitialized_memory", how.fill_uninitialized_memory)
+            how.fill_uninitialized_memory = False
         if not launched and loop.compute_dtype == "float32":
             yield Processes(0, 1, device, sharded=False, saving=None)
             return

@@ -86,7 +86,8 @@ def begin(out: Path, recipe: Recipe, report: dict[str, Any], here: Processes, as
     """A run at its newest state, or at its beginning."""
     model = new_model(out, recipe, report, here)
     whole = compiles(recipe.loop) and not here.sharded  # FSDP compiles block by block
-    loss = torch.compile(row_loss, dynamic=False) if whole else row_loss
+    # Shapes never change, so that looking at each tensor's in every step would find nothing.
+    loss = torch.compile(row_loss, dynamic=False, options={"size_asserts": False}) if whole else row_loss
     optimizer, meter = new_optimizer(model, recipe.loop), Meter(model.config, recipe, here)
     saver = Saver(out, here, recipe, report)
     run = Run(out, recipe, report, here, model, optimizer, loss, meter, saver, asked)

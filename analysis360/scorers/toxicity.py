@@ -45,8 +45,9 @@ class Toxicity:
 
     def score(self, texts: Sequence[str]) -> Scores:
         """[texts, 1] in [0, 1]. Several of the labels may hold, whether or not the model's configuration says so."""
-        found: Scores = self.classifier.probabilities(texts, apart=True)[:, self._used]
-        return found.max(axis=1, keepdims=True)
+        chances = self.classifier.probabilities(texts, apart=True)[:, self._used]
+        found: Scores = chances.max(axis=1, keepdims=True)
+        return found
 
 
 class ProfanityFilter:
