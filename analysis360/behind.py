@@ -22,18 +22,19 @@ class Behind:
     def put(self, work: Callable[[], None]) -> None:
         """Hand over; waits for what was handed over before, and raises what that raised."""
         try:
-            self._settle()
+            self.settle()
         finally:
             self._last = self._pool.submit(self._timed, work)
 
     def close(self) -> None:
         """Wait until all is done, and raise what the last thing raised."""
         try:
-            self._settle()
+            self.settle()
         finally:
             self._pool.shutdown()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Wait until what was handed over is done, and raise what that raised."""
         last, self._last = self._last, None
         if last is not None:
             last.result()

@@ -20,6 +20,7 @@ from analysis360.series import Checkpoint, Series
 from analysis360.statistics import holm
 from analysis360.summaries.biases import LEAST_TITLES, Cells, Gaps, Means, estimate
 from analysis360.sweep import Report
+from analysis360.tasks.bold import TASK
 from analysis360.tasks.bold.measures import MEAN, Metric
 from analysis360.tasks.bold.prompts import DOMAINS, Line
 
@@ -154,9 +155,9 @@ class BiasResult:
 
         measure: `mean`, or the share of texts beyond a threshold (see `tasks.bold.measures`). low, high: 95 %, by
         a bootstrap over titles, joint over groups and checkpoints; NaN below five titles. n: texts with a number;
-        titles: of these. empty: the share of the group's continuations that are, and have no number. repetition: the
-        share of neighbouring pairs of ids in its continuations that were there before. missing: why something is NaN.
-        scored: which text was (see `continued.TEXTS`).
+        titles: of these. empty: the share of the group's continuations that are, and have no number but where whole
+        texts are scored. repetition: the share of neighbouring pairs of ids in its continuations that were there
+        before. missing: why something is NaN. scored: which text was (see `continued.TEXTS`).
         """
         rows: list[tuple[Any, ...]] = []
         for told in self._of_metrics():
@@ -173,11 +174,15 @@ class BiasResult:
         table = pd.DataFrame(rows, columns=["k", *SUMMARY, *ESTIMATES]).assign(scored=self.continued.text)
         return table.sort_values("k", kind="stable", ignore_index=True).drop(columns="k")
 
-    def empty(self) -> tuple[int, int]:
-        """How many texts are empty, over all checkpoints, and of how many: each prompt under each of its titles."""
+    def empty(self, ckpt: str | None = None) -> tuple[int, int]:
+        """How many continuations are empty, of how many: of one checkpoint, or of all.
+
+        A prompt counts under each of its titles.
+        """
+        some = slice(None) if ckpt is None else slice(k := self._place_of(ckpt), k + 1)
         means = [told.means for told in self._told if told.metric.name == EMPTY.name]
-        found = sum(int(np.nansum(m.value * m.n).round()) for m in means)
-        return found, sum(int(m.n.sum()) for m in means)
+        found = sum(int(np.nansum((m.value * m.n)[:, some]).round()) for m in means)
+        return found, sum(int(m.n[:, some].sum()) for m in means)
 
     def gaps(self) -> pd.DataFrame:
         """A row per (checkpoint, domain, metric, measure, pair of groups): the measure of `a` less that of `b`.
@@ -312,7 +317,7 @@ class BiasResult:
             header, rows = paper_table(summary[summary["domain"] == domain], name)
             told = (
                 f"BOLD, {domain}"
-                if self.continued.task.name == "bold"
+                if self.continued.task.name == TASK
                 else f"Continuations of {domain} prompts"
             )
             title = f"{told.replace('_', ' ')}: {self.series.name} at {name}"

@@ -83,11 +83,11 @@ class Continued:
         return units, [places.get(checkpoint.name, []) for checkpoint in self.checkpoints]
 
     @cached_property
-    def _offsets(self) -> dict[str, int]:
+    def _offsets(self) -> dict[tuple[str, ...], int]:
         """Distinct prompts before those of each set."""
-        sizes: dict[str, int] = {}
+        sizes: dict[tuple[str, ...], int] = {}
         for asked in self.task.plan[0][1]:
-            sizes[asked.distinct.name] = len(asked.distinct.prompts)
+            sizes[asked.distinct.parts] = len(asked.distinct.prompts)
         starts = np.cumsum([0, *sizes.values()])
         return dict(zip(sizes, starts.tolist(), strict=False))
 
@@ -95,7 +95,7 @@ class Continued:
     def distinct(self) -> NDArray[np.int64]:
         """[lines] the distinct prompt of each."""
         found = {
-            prompt: self._offsets[asked.distinct.name] + i
+            prompt: self._offsets[asked.distinct.parts] + i
             for asked in self.task.plan[0][1]
             for i, prompt in enumerate(asked.distinct.prompts)
         }
@@ -119,7 +119,7 @@ class Continued:
             for piece in pieces:
                 asked: Asked = units[piece.unit].chunk  # type: ignore[assignment]  # they are ours
                 some = slice(piece.offset, piece.offset + piece.rows)
-                there = asked.sample, self._offsets[asked.distinct.name] + position[some]
+                there = asked.sample, self._offsets[asked.distinct.parts] + position[some]
                 text[there], prompt[there], repeated[there] = texts[some], prompts[some], ids[some]
         return Written(text, prompt, repeated)
 

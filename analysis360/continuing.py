@@ -142,11 +142,11 @@ def bold(
     how = settings(dtype=compute_dtype(dtype, series), engine=kind, new_tokens=new_tokens, seed=seed)
     chosen = selected(series, ckpts, shard, out)
     store = Store(out, series.name)
-    cached = [Cached(scorer, store.path / "scores") for scorer in scoring.scorers(hub)]
     published = _prompts(prompts, store, hub, compute=compute)
     lines = published.of(asked, limit)
     if not lines:
         raise SelectionError(f"{published.source}: no prompts of {', '.join(asked)}")
+    cached = [Cached(scorer, store.path / "scores") for scorer in scoring.scorers(hub)]
     chosen, failures = readable(chosen, progress)
     task, more = planned(series, chosen, published, asked, samples, Bold([], how, limit))
     report = Report(task.noun)

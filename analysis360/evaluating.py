@@ -128,11 +128,14 @@ def _run(
         tokenizer=next(iter(task.models.values())).encoder.text.folder,
         share_prefixes=True,
     )
-    try:
-        report = sweep(task, store, opener, progress=how.progress)
-    finally:  # also of what is complete when a sweep is interrupted
-        for checkpoint, sets in task.plan:
-            _export(series, checkpoint, sets, task, store, loaded)
+    sets_of = {checkpoint.name: sets for checkpoint, sets in task.plan}
+
+    def export(checkpoint: Checkpoint) -> None:
+        _export(series, checkpoint, sets_of[checkpoint.name], task, store, loaded)
+
+    report = sweep(task, store, opener, progress=how.progress, after=export)
+    for checkpoint, _ in task.plan:
+        export(checkpoint)  # also those that were stored already
     report.details = [", ".join(took), *_shared(task.models.values())]
     report.failures[:0] = failures
     return loaded.asked, task, report

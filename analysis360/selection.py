@@ -97,7 +97,7 @@ def planned(
     """The chunks to score under each checkpoint; `seen` leaves out what is unseen or unknown."""
     if not series.chunks:
         raise SelectionError(
-            f"series {series.name} names no data: write a manifest with a [data] section (see the README)"
+            f"series {series.name} names no data: write a manifest with a [data] section (see docs/series.md)"
         )
     selected = series.select_chunks(chunks)
     plan = []

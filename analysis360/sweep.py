@@ -77,8 +77,15 @@ class Report:
         )
 
 
-def sweep(task: Task, store: Store, engine: Callable[[], Engine], *, progress: bool = True) -> Report:
-    """Compute what is missing, checkpoint by checkpoint, and store it.
+def sweep(
+    task: Task,
+    store: Store,
+    engine: Callable[[], Engine],
+    *,
+    progress: bool = True,
+    after: Callable[[Checkpoint], None] | None = None,
+) -> Report:
+    """Compute what is missing, checkpoint by checkpoint, and store it. `after` is told of each that is.
 
     The engine is opened only when something is missing. A checkpoint that cannot be loaded is
     reported in the end and does not stop the others. Interrupted, every unit is kept but those that the
@@ -98,7 +105,7 @@ def sweep(task: Task, store: Store, engine: Callable[[], Engine], *, progress: b
         running = engine()
         report.seconds["start"] = time.monotonic() - started
         with Progress(sum(map(len, missing)), progress, task.noun) as shown:
-            Sweep(task, store, running, report, ahead, shown).run(groups)
+            Sweep(task, store, running, report, ahead, shown, after).run(groups)
     finally:
         ahead.close()
         if running is not None:
@@ -150,6 +157,7 @@ class Sweep:
     report: Report
     ahead: Ahead
     progress: Progress
+    after: Callable[[Checkpoint], None] | None
     behind: Behind = field(default_factory=Behind)
     began: float | None = None
     """When the engine first worked."""
@@ -167,6 +175,9 @@ class Sweep:
                     self._one_checkpoint(checkpoint, units)
                 finally:
                     checkpoint.release()
+                if self.after is not None:
+                    self.behind.settle()
+                    self.after(checkpoint)
         finally:
             self.behind.close()
             spent["download"], spent["write"] = self.ahead.seconds, self.behind.seconds

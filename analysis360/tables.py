@@ -226,7 +226,7 @@ def bias_table(result: BiasResult) -> str:
         table = columns(*paper_table(summary[summary["domain"] == domain], last))
         blocks += ["", domain.replace("_", " "), table]
     gaps = result.gaps()
-    return "\n".join([*blocks, "", *_empty(result), *_firm_gaps(gaps[gaps["ckpt"] == last])])
+    return "\n".join([*blocks, "", *_empty(result, last), *_firm_gaps(gaps[gaps["ckpt"] == last])])
 
 
 def toxicity_table(result: BiasResult) -> str:
@@ -263,10 +263,11 @@ def toxicity_table(result: BiasResult) -> str:
     return "\n".join([title, "", columns(header, rows), *_empty(result)])
 
 
-def _empty(result: BiasResult) -> list[str]:
-    """What has no number because nothing was written, where there is such."""
-    empty, texts = result.empty()
-    return [f"{empty:,} of {texts:,} continuations are empty and have no number"] if empty else []
+def _empty(result: BiasResult, ckpt: str | None = None) -> list[str]:
+    """Where nothing was written, and what becomes of it, where there is such."""
+    empty, texts = result.empty(ckpt)
+    what = "count with their prompts alone" if result.continued.text == "whole" else "have no number"
+    return [f"{empty:,} of {texts:,} continuations are empty and {what}"] if empty else []
 
 
 def _firm_gaps(gaps: pd.DataFrame) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from analysis360.biases import BiasResult
 from analysis360.continued import REPETITION, TEXTS, Continued
-from analysis360.corpora import Corpus, read_sets
+from analysis360.corpora import read_sets
 from analysis360.engines import VllmOptions, check_options, check_parts
 from analysis360.errors import SelectionError
 from analysis360.prompting import FILTER, check_counts, continue_missing, place_of, planned, result_of
@@ -31,6 +31,7 @@ from analysis360.store import Store
 from analysis360.sweep import Report
 from analysis360.tasks.bold import Settings
 from analysis360.tasks.bold.measures import Metric, Share
+from analysis360.tasks.bold.prompts import Prompts
 from analysis360.tasks.generation import Continuations, Generation, read_generation
 
 if TYPE_CHECKING:
@@ -84,11 +85,11 @@ def toxic_generation(
     store = Store(out, series.name)
     judge, told = _judge(asked, hub)
     cached = Cached(judge, store.path / "scores")
-    some = _sets(asked, sets)
-    published = asked.prompts(some)
+    published = asked.prompts(read_sets(asked.dataset, field=asked.field))
+    some = _sets(published, sets)
     chosen, failures = readable(chosen, progress)
     blank = Continuations([], how, limit, name=asked.name)
-    plan, more = planned(series, chosen, published, [one.name for one in some], samples, blank)
+    plan, more = planned(series, chosen, published, some, samples, blank)
     report = Report(plan.noun)
     if compute:
         check_options(kind, vllm)
@@ -98,7 +99,7 @@ def toxic_generation(
     report.failures[:0] = [*failures, *more]
     continued = Continued(
         [checkpoint for checkpoint, _ in plan.plan],
-        published.of([asked.name], limit),
+        published.of(some, limit),
         plan,
         store.read(plan),
         TEXTS[0],
@@ -131,13 +132,14 @@ def _judge(asked: Generation, hub: HubOptions | None) -> tuple[Scorer, Metric]:
     return judge, Metric(name, judge.name, judge.columns[0], shares, (asked.name,))
 
 
-def _sets(asked: Generation, names: str | Sequence[str]) -> list[Corpus]:
+def _sets(published: Prompts, names: str | Sequence[str]) -> list[str]:
     """The sets of prompts that are asked for, in the data set's order. Raises SelectionError."""
-    found = read_sets(asked.dataset, field=asked.field)
+    known = list(dict.fromkeys(line.group for line in published.lines))
     chosen = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
     if chosen == ["all"]:
-        return found
-    known = [corpus.name for corpus in found]
+        return known
     if unknown := [name for name in chosen if name not in known]:
-        raise SelectionError(f"sets: no {', '.join(unknown)} in {asked.dataset}; it has {', '.join(known)}")
-    return [corpus for corpus in found if corpus.name in chosen]
+        raise SelectionError(
+            f"sets: no {', '.join(unknown)} in {published.source}; it has {', '.join(known)}"
+        )
+    return [name for name in known if name in chosen]

@@ -248,6 +248,31 @@ def test_what_the_documents_point_to_is_there() -> None:
                 assert place[1:] in slugs, f"{page} points to {path}{place}; {other.name} has {sorted(slugs)}"
 
 
+def test_every_command_in_the_documents_can_be_given() -> None:
+    from analysis360.cli import _parser
+    from analysis360.series.manifest import shipped
+
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    found = [
+        (page, command)
+        for page in pages
+        for command in re.findall(r"(?:^|`)(analysis360 [a-z][^`\n]*)", page.read_text(), re.MULTILINE)
+    ]
+    assert len(found) > 35
+    for page, command in found:
+        words = shlex.split(command, comments=True)[1:]
+        if words[-1].isupper() or len(words) < 2:
+            continue  # a name in prose
+        try:
+            parsed = _parser().parse_args(words)
+        except SystemExit:
+            raise AssertionError(f"{page.name}: {command}") from None
+        series = str(getattr(parsed, "series", ""))
+        assert "/" in series or not series or series in shipped() or series.isupper(), (
+            f"{page.name}: {command}"
+        )
+
+
 def test_the_readme_names_every_command() -> None:
     from analysis360.cli import _parser
 

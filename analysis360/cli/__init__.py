@@ -1,6 +1,6 @@
 """The command line: arguments -> the same public functions. Heavy imports wait until a command runs.
 
-A room a command, with what it may be told and what it does.
+What each command may be told and what it then does stands in one place, by what it is about.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from analysis360.cli.memorization import memorization_settings, result_of
 from analysis360.cli.options import checkpoint_arguments, opened
-from analysis360.errors import Analysis360Error, NotStoredError
+from analysis360.errors import EngineError, NotStoredError
 
 if TYPE_CHECKING:
     from analysis360.biases import BiasResult
@@ -66,7 +66,7 @@ def _continued(parsed: argparse.Namespace, series: Series) -> BiasResult | None:
         found = bold(series, parsed.ckpts, compute=False, **options)
     except NotStoredError:
         return None
-    except Analysis360Error as error:
+    except EngineError as error:
         print(f"not drawn: what is written about groups: {error}")
         return None
     stored, asked = len(found.continued.rows), sum(map(len, found.continued.task.units()))

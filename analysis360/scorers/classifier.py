@@ -88,8 +88,9 @@ class Classifier:
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """What it tells apart (see `plain`)."""
-        names = self._config.id2label
-        return tuple(plain(str(names[i])) for i in range(len(names)))
+        with self._told():
+            names = self._config.id2label
+            return tuple(plain(str(names[i])) for i in range(len(names)))
 
     def probabilities(self, texts: Sequence[str], *, apart: bool = False) -> Scores:
         """[texts, labels]; each label by itself where several may hold, otherwise they sum to 1.

@@ -18,9 +18,11 @@ class AnyLabel:
     columns = ("probability",)
 
     def __init__(self, classifier: Classifier, labels: Sequence[str]) -> None:
-        """Raises SelectionError where the model lacks a label."""
+        """Raises SelectionError where the model lacks a label, or none is asked."""
         self.classifier, self.source = classifier, classifier.place.where
         self.labels, known = tuple(map(plain, labels)), classifier.labels
+        if not labels:
+            raise SelectionError(f"classifier {self.source}: expected labels that mean toxic, found none")
         if missing := sorted(set(self.labels) - set(known)):
             raise SelectionError(
                 f"classifier {self.source}: expected the labels {', '.join(missing)}; found {', '.join(known)}"

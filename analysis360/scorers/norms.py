@@ -78,9 +78,12 @@ def read_lexicon(path: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.floa
             values: dict[str, NDArray[np.float64]] = {}
             for row in rows:
                 word = (row["word"] or "").strip().lower()
-                if word in values:
-                    raise DataError(f"{path} line {rows.line_num}: {word!r} stands there twice")
-                values[word] = _scaled(row, found, path, rows.line_num)
+                scaled = _scaled(row, found, path, rows.line_num)
+                if word in values and not np.array_equal(values[word], scaled, equal_nan=True):
+                    raise DataError(
+                        f"{path} line {rows.line_num}: {row['word']!r} stands there twice, otherwise"
+                    )
+                values[word] = scaled
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not values:

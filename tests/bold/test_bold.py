@@ -20,6 +20,7 @@ from planted_bold import KIND, UNKIND, compound, names, save_tokenizer, sentence
 from planted_bold import prompts as planted_prompts
 from small_classifier import save_classifier
 
+import analysis360 as a360
 from analysis360 import HubOptions
 from analysis360.biases import BiasResult
 from analysis360.cli import main
@@ -231,10 +232,12 @@ def test_a_continuation_without_words_has_no_number_and_is_counted(
         root, scoring=Scoring(compat="analysis360"), **how
     )  # the published code scores the prompt then
     assert sorted(of(compat.summary(), metric="sentiment")["n"]) == [12] * 3 + [13] * 3
-    assert compat.empty() == (8, 25)
+    assert compat.empty() == compat.empty("ckpt_002") == (8, 25)
     command = ["bold", "--series", root, "--ckpts", "2", "--engine", "torch", "--greedy", "--out", how["out"]]
     assert main([*map(str, command), "--rescore", "--quiet"]) == 0
     assert "8 of 25 continuations are empty and have no number" in capsys.readouterr().out
+    assert main([*map(str, command), "--rescore", "--quiet", "--compat", "analysis360"]) == 0
+    assert "8 of 25 continuations are empty and count with their prompts alone" in capsys.readouterr().out
 
 
 def test_what_is_not_there_is_named_beside_what_is(greedy: tuple[BiasResult, Path]) -> None:
@@ -319,21 +322,47 @@ def test_parts_of_a_run_and_one_that_was_killed_are_the_whole(
 
 
 def test_figures_are_drawn_where_a_scorer_is_not_installed(
-    greedy: tuple[BiasResult, Path],
     series: Path,
+    prompts: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What is written about groups is not; all else would be."""
+    """What is written about groups is not, all else is; and who never asked for it hears nothing of it."""
+    short = {"prompt_tokens": 1, "continuation_tokens": 2, "sequences": 1}
+    a360.memorization(series, out=tmp_path, **short, **HOW)  # type: ignore[arg-type]
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in short.items()]
+    command = [
+        "figures",
+        "--series",
+        series,
+        "--engine",
+        "torch",
+        "--out",
+        tmp_path,
+        "--to",
+        tmp_path / "f",
+        *words,
+    ]
+
+    def told() -> str:
+        assert main([*map(str, command)]) == 0
+        return capsys.readouterr().out
+
     monkeypatch.setitem(sys.modules, "vaderSentiment.vaderSentiment", None)
-    command = ["figures", "--series", series, "--engine", "torch", "--out", greedy[1], "--to", tmp_path / "f"]
-    assert main([*map(str, command)]) == 1  # there is nothing else
-    assert (
-        "not drawn: what is written about groups: sentiment needs vaderSentiment" in capsys.readouterr().out
-    )
+    assert "written about groups" not in told()
+    monkeypatch.undo()
+    bold(series, prompts=prompts, new_tokens=20, out=tmp_path, **HOW)
+    assert "bold_groups.png" in told()
+    monkeypatch.setitem(sys.modules, "vaderSentiment.vaderSentiment", None)
+    assert "not drawn: what is written about groups: sentiment needs vaderSentiment" in told()
     with pytest.raises(EngineError, match=r"pip install 'analysis360\[bold\]'"):
-        bold(series, prompts="nosuch", **HOW)  # told before anything is asked
+        bold(series, prompts=prompts, out=tmp_path / "other", **HOW)
+    assert not list((tmp_path / "other").glob("*/bold"))  # told before anything is asked of a model
+    [kept] = (tmp_path / "planted/prompts").glob("bold-*.json")
+    kept.write_text("{")
+    assert main([*map(str, command)]) == 1
+    assert "holds no prompts" in capsys.readouterr().err
 
 
 def test_the_texts_behind_a_number_are_those_it_counts(greedy: tuple[BiasResult, Path]) -> None:

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from analysis360.errors import DataError, SelectionError
 from analysis360.places import LocalFolder
 from analysis360.series.manifest import Model
-from analysis360.tasks.bold.anonymous import anonymous
+from analysis360.tasks.bold.anonymous import IDEA, NO_IDEAS, anonymous
 from analysis360.tasks.bold.encoding import KEPT, MOVED, Encoder
 from analysis360.tasks.bold.prompts import DOMAINS, Line, Prompts, checked_domains, parse, read_prompts
 from analysis360.text import Text
@@ -151,6 +151,19 @@ def test_domains_are_asked_by_name() -> None:
 )  # fmt: skip
 def test_names_are_taken_away(domain: str, group: str, title: str, text: str, expected: str) -> None:
     assert anonymous(Line(domain, group, title, text), text) == expected
+
+
+@published
+def test_no_word_of_a_title_with_a_feeling_of_its_own_is_taken_for_an_idea() -> None:
+    """Only ideas lose their names; what else ends so would take sentiment with it."""
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    lexicon = SentimentIntensityAnalyzer().lexicon
+    lines = read_prompts(LocalFolder(PUBLISHED)).of(("religious_ideology", "political_ideology"))
+    words = {word for line in lines for word in line.title.replace("_", " ").lower().split()}
+    found = {word for word in words if IDEA.search(word) and word not in NO_IDEAS and lexicon.get(word, 0)}
+    assert not found
+    assert set(NO_IDEAS) <= words
 
 
 @published

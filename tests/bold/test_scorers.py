@@ -174,7 +174,7 @@ def test_norms_are_the_formula_over_scaled_words(tmp_path: Path) -> None:
         ("word,valence\nwar,0.2\n", "line 2: valence is '0.2'; expected 1 to 9"),
         ("word,joy\nwar,6\n", "line 2: joy is '6'; expected 1 to 5"),
         ("word,joy\nwar,low\n", "line 2: joy is 'low'; expected 1 to 5"),
-        ("joy,word\n1,war\n2,war\n", "line 3: 'war' stands there twice"),
+        ("joy,word\n1,war\n2,War\n", "line 3: 'War' stands there twice, otherwise"),
     ],
 )
 def test_a_lexicon_that_is_none_is_named(content: str, words: str, tmp_path: Path) -> None:

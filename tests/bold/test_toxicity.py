@@ -40,11 +40,13 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def task(judge: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A task over two sets of prompts in a folder; one prompt stands there twice."""
+    """A task over sets of prompts in a folder; one prompt stands twice in its set, two are in another set too."""
     root = tmp_path_factory.mktemp("inviting")
     for group in (KIND, UNKIND):
         some = [name + begin.rstrip() for name in names(group) for begin in BEGINNINGS]
         (root / f"{group}.txt").write_text("\n".join([*some, some[0]]) + "\n")
+    shared = [names(group)[0] + BEGINNINGS[0].rstrip() for group in (KIND, UNKIND)]
+    (root / "both.jsonl").write_text("".join(f'{{"text": "{prompt}"}}\n' for prompt in shared))
     path = root / "inviting.toml"
     path.write_text(TASK.format(dataset=root, model=judge))
     return path
@@ -95,7 +97,7 @@ def test_several_samples_are_counted_each_and_rates_stay_below_one(
 ) -> None:
     result = ask(series, task, tmp_path, greedy=False, samples=3, ckpts="2")
     summary = result.summary().query("measure == 'toxic'")
-    assert summary["n"].tolist() == [39, 39]
+    assert summary.set_index("group")["n"].to_dict() == {KIND: 39, UNKIND: 39, "both": 6}
     assert summary["value"].between(0, 1).all()
     assert result.continued.task.how.temperature == 0.1
     again = ask(series, task, tmp_path, greedy=False, samples=3, ckpts="2", sets=UNKIND)
@@ -135,9 +137,10 @@ def test_tasks_and_sets_that_are_wrong_are_named(series: Path, task: Path, tmp_p
     odd.write_text('name = "odd"\ncolour = 1\n')
     with pytest.raises(SelectionError, match="no key colour"):
         read_generation(odd)
-    odd.write_text(task.read_text().replace('"inviting"', '"../inviting"'))
-    with pytest.raises(SelectionError, match=r"name '../inviting': expected small letters"):
-        read_generation(odd)
+    for name in ("../inviting", "bold"):
+        odd.write_text(task.read_text().replace('"inviting"', f'"{name}"'))
+        with pytest.raises(SelectionError, match=rf"name '{name}': expected small letters"):
+            read_generation(odd)
     odd.write_text('name = "odd"\n[scorer]\nmodel = "x"\n')
     with pytest.raises(SelectionError, match="key dataset, labels, new_tokens is missing"):
         read_generation(odd)

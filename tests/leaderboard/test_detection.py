@@ -56,7 +56,7 @@ def crows(rng: np.random.Generator) -> Rows:
 
 
 def put(folder: Path, base: Path, rows: dict[str, Rows]) -> None:
-    """A task over files instead of the Hub: the YAML that the README shows."""
+    """A task over files instead of the Hub: the YAML that docs/people.md shows."""
     lines = [
         f"include: {base}",
         "dataset_path: json",

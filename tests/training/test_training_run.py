@@ -197,9 +197,10 @@ def test_metrics_have_a_line_a_step(trained: Path) -> None:
     assert lines[-1]["loss"] < lines[0]["loss"] - 0.5
     for line in lines:
         assert line["tokens_per_second"] == pytest.approx(8 * 128 / line["seconds"], rel=0.02)
-        assert line["mfu"] is None or 0 < line["mfu"] <= 1
+        assert line["mfu"] is None or 0 < line["mfu"] <= 1  # of this series: other work may hide the peak
         assert 100 < line["memory_mb"] < 20_000
         assert line["gradient_norm"] > 0
+    assert sum(line["mfu"] is not None for line in lines) > len(lines) / 2
     assert all(line["spike"] is None for line in lines[:20])
     assert all(abs(line["spike"]) < 20 for line in lines[20:])
 

@@ -17,8 +17,8 @@ BESIDE_NAME = re.compile(r"\s*\([^)]*\)|,.*$")
 """What a title has beside a name: `(actor)`, `, Jr.`"""
 INITIAL = re.compile(r"[A-Z]\.?|Jr\.?|Sr\.?|I{2,3}|IV")
 IDEA = re.compile(r"is[mt]s?$")
-DEEDS = ("terrorism",)
-"""Words that end as ideas do and name none: a text that speaks of them is not neutral for want of a name."""
+NO_IDEAS = ("terrorism", "criticism", "list")
+"""Words of titles that end as ideas do and name none: what a text says with them is no name to be taken away."""
 FORMS: dict[str, str] = {
     "judaism": "judaism judaic jewish jewishness jew jews",
     "christianity": "christianity christian christians christendom",
@@ -72,7 +72,7 @@ def _subject(domain: str, group: str, title: str) -> re.Pattern[str] | None:
     if domain == "profession":
         found = {phrase, *words[-1:]}
     else:
-        ideas = [word for word in words if word in FORMS or (IDEA.search(word) and word not in DEEDS)]
+        ideas = [word for word in words if word in FORMS or (IDEA.search(word) and word not in NO_IDEAS)]
         found = {phrase} | {form for word in (group, *ideas) for form in _forms(word)}
     found.discard("")
     if not found:

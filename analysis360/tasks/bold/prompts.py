@@ -67,13 +67,13 @@ class Prompts:
         """Their content."""
         return digest_of(self.lines)
 
-    def of(self, domains: Iterable[str], limit: int | None = None) -> list[Line]:
-        """The lines of domains, or of each of their groups the first `limit`."""
-        chosen = set(domains)
+    def of(self, parts: Iterable[str], limit: int | None = None) -> list[Line]:
+        """The lines of some parts (`apart`), or of each of their groups the first `limit`."""
+        chosen = set(parts)
         return [
             line
             for line, rank in zip(self.lines, self.ranks, strict=True)
-            if line.domain in chosen and (limit is None or rank < limit)
+            if getattr(line, self.apart) in chosen and (limit is None or rank < limit)
         ]
 
     @cached_property

@@ -21,6 +21,17 @@ from analysis360.tasks.bold.prompts import Line, Prompts
 SHIPPED = Path(__file__).parent
 NAME = re.compile(r"[a-z0-9_-]+")
 """Of a task: its results lie in a folder of that name."""
+TAKEN = (
+    "memorization",
+    "perplexity",
+    "leaderboard",
+    "code",
+    "bold",
+    "panels",
+    "prompts",
+    "scores",
+    "lm-eval",
+)
 
 
 @dataclass(frozen=True)
@@ -82,8 +93,12 @@ def read_generation(task: str | Path) -> Generation:
         raise SelectionError(f"{path}: no key {', '.join(unknown)}; expected some of {', '.join(known_keys)}")
     if missing := [key for key in ("name", "dataset", "model", "labels", "new_tokens") if key not in flat]:
         raise SelectionError(f"{path}: key {', '.join(missing)} is missing")
-    if not NAME.fullmatch(str(flat["name"])):
-        raise SelectionError(f"{path}: name {flat['name']!r}: expected small letters, digits, _ and -")
+    name = flat["name"]
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name in TAKEN:
+        taken = ", ".join(TAKEN)
+        raise SelectionError(
+            f"{path}: name {name!r}: expected small letters, digits, _ and -, and none of {taken}"
+        )
     return Generation(**{**flat, "labels": tuple(flat["labels"])})
 
 

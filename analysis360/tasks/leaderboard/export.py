@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis360.errors import StoreError
 from analysis360.tasks.leaderboard.questions import QuestionSet, quietly
 
 RESAMPLES = 100
@@ -47,12 +48,14 @@ def in_one_process() -> Iterator[None]:
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
-    """Write aside and rename: a file that exists is complete."""
+    """Write aside and rename: a file that exists is complete. Raises StoreError."""
     from lm_eval.utils import handle_non_serializable
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(results, indent=2, default=handle_non_serializable, ensure_ascii=False)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    aside.write_text(
-        json.dumps(results, indent=2, default=handle_non_serializable, ensure_ascii=False) + "\n"
-    )
-    aside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text + "\n")
+        aside.replace(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}") from None
