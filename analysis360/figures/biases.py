@@ -32,7 +32,9 @@ from analysis360.figures.stages import literal
 
 WIDE, HIGH = 4.6, 3.0  # inches of a panel of lines
 CELL = 0.34  # inches of a row or column of a heat map
-BESIDE = 2.1  # inches that names, title and bar take
+LETTER = 0.075  # inches of a letter of a name
+BAR, TITLE = 1.6, 1.4  # inches beside and above the cells
+NOTE = 4.4  # inches that the lines below a title take
 SMALL = 8
 """Groups up to which a heat map shares its row with others."""
 FEW = (BLUE, VERMILLION, GREEN, SKY, INK)
@@ -152,8 +154,8 @@ def plot_gaps(gaps: pd.DataFrame, axes: Sequence[Axes] | None = None) -> tuple[A
     if gaps.duplicated(["domain", "a", "b"]).any():
         raise Analysis360Error("a pair of groups has two gaps; choose one checkpoint, metric and measure")
     domains = list(dict.fromkeys(gaps["domain"]))
-    sizes = [len(set(part["a"]) | set(part["b"])) for _, part in gaps.groupby("domain", sort=False)]
-    drawn = _squares(sizes) if axes is None else tuple(axes)
+    groups = [sorted({*part["a"], *part["b"]}) for _, part in gaps.groupby("domain", sort=False)]
+    drawn = _squares(groups) if axes is None else tuple(axes)
     if len(drawn) != len(domains):
         raise Analysis360Error(f"expected {len(domains)} Axes, one a domain, got {len(drawn)}")
     for ax, domain in zip(drawn, domains, strict=True):
@@ -161,21 +163,24 @@ def plot_gaps(gaps: pd.DataFrame, axes: Sequence[Axes] | None = None) -> tuple[A
     return drawn
 
 
-def _squares(sizes: Sequence[int]) -> tuple[Axes, ...]:
-    """Axes whose cells are of one size: small ones side by side, then the large ones."""
+def _squares(groups: Sequence[Sequence[str]]) -> tuple[Axes, ...]:
+    """Axes whose cells are of one size, with room for the names of groups: small ones side by side, then large ones."""
     from matplotlib import pyplot as plt
 
-    small = [i for i, size in enumerate(sizes) if size <= SMALL]
-    rows = [row for row in (small, [i for i, size in enumerate(sizes) if size > SMALL]) if row]
-    heights = [CELL * max(sizes[i] for i in row) + BESIDE for row in rows]
-    width = max(sum(CELL * sizes[i] + BESIDE + 1 for i in row) for row in rows)
+    small = [i for i, names in enumerate(groups) if len(names) <= SMALL]
+    rows = [row for row in (small, [i for i in range(len(groups)) if i not in small]) if row]
+    names = [max(map(len, some)) * LETTER for some in groups]
+    wide = [max(CELL * len(some) + name + BAR, NOTE) for some, name in zip(groups, names, strict=True)]
+    high = [CELL * len(some) + name / 2**0.5 + TITLE for some, name in zip(groups, names, strict=True)]
+    heights = [max(high[i] for i in row) for row in rows]
+    width = max(sum(wide[i] for i in row) for row in rows)
     figure = plt.figure(figsize=(width, sum(heights)), layout="constrained")
     made: dict[int, Axes] = {}
     parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
     for part, row in zip(parts, rows, strict=True):
-        ratios = [CELL * sizes[i] + BESIDE + 1 for i in row]
+        ratios = [wide[i] for i in row]
         made.update(zip(row, part.subplots(1, len(row), squeeze=False, width_ratios=ratios)[0], strict=True))
-    return tuple(made[i] for i in range(len(sizes)))
+    return tuple(made[i] for i in range(len(groups)))
 
 
 def _heat(ax: Axes, rows: pd.DataFrame) -> None:
@@ -202,14 +207,14 @@ def _heat(ax: Axes, rows: pd.DataFrame) -> None:
     ax.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.035, pad=0.02)
     metric, measure = str(rows["metric"].iloc[0]), str(rows["measure"].iloc[0])
-    unit = " (percentage points)" if scale == 100 else ""
-    bar.set_label(f"{_spaced(metric)}, {literal(measure)}{unit}\nof {_text(rows)}", fontsize=8)
+    told = [f"{_spaced(metric)}, {literal(measure)}", *(["(percentage points)"] if scale == 100 else [])]
+    bar.set_label("\n".join(told), fontsize=8)
     bar.ax.tick_params(labelsize=7)
     title, ckpt = _spaced(str(rows["domain"].iloc[0])), literal(str(rows["ckpt"].iloc[0]))
-    ax.set_title(f"{title} at {ckpt}", loc="left", fontsize=11, fontweight="bold", pad=20)
-    note = "row less column; dot: corrected p < 0.05"
-    note += "; hatched: too few titles" if rows["p_holm"].isna().any() else ""
-    ax.annotate(
-        note, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=8, color=GREY
-    )
+    note = [f"of {_text(rows)}", "row less column; dot: corrected p < 0.05"]
+    note += ["hatched: too few titles"] if rows["p_holm"].isna().any() else []
+    ax.set_title(f"{title} at {ckpt}", loc="left", fontsize=11, fontweight="bold", pad=9 + 11.5 * len(note))
+    place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    below = ax.annotate("\n".join(note), (0, 1), (0, 6), fontsize=8, color=GREY, **place)
+    below.set_in_layout(False)  # `_squares` has room for it
     tidy(ax, grid=False).tick_params(labelsize=7)

@@ -147,14 +147,16 @@ def command(words: Sequence[str], beside: Iterable[int] = ()) -> Contestant:
 
     def run() -> Run:
         busy, asked, began = busy_seconds(), sum(map(cpu_seconds, beside)), time.perf_counter()
-        said, facts, seconds = "", {}, None
+        said, facts, seconds, left = "", {}, None, 0.0
         with tempfile.TemporaryFile() as log, _start(words, log) as process:
             assert process.stdout is not None
             try:
                 for line in process.stdout:
                     said += line
-                    if line.startswith("{"):
+                    if line.startswith("{"):  # the last thing it says; what it started may hold the line open
                         facts, seconds = json.loads(line), time.perf_counter() - began
+                        left = session_seconds(process.pid) - cpu_seconds(process.pid)
+                        break
                 _, status, used = os.wait4(process.pid, 0)
                 process.returncode = os.waitstatus_to_exitcode(status)
             finally:
@@ -162,7 +164,7 @@ def command(words: Sequence[str], beside: Iterable[int] = ()) -> Contestant:
             if process.returncode:
                 raise SystemExit(f"{words} stopped with exit code {process.returncode}\n{_complaints(log)}")
         wall = time.perf_counter() - began
-        own = used.ru_utime + used.ru_stime + sum(map(cpu_seconds, beside)) - asked
+        own = used.ru_utime + used.ru_stime + left + sum(map(cpu_seconds, beside)) - asked
         seconds = facts.get("seconds", wall if seconds is None else seconds)
         return Run(seconds, share(busy, own, wall), used.ru_maxrss / 1024, facts or {"said": said})
 
@@ -202,10 +204,10 @@ def _serve(run: Callable[[], object]) -> None:
     run()
     print("ready", flush=True)
     for _ in sys.stdin:
-        busy, used, began = busy_seconds(), session_seconds(), time.perf_counter()
+        busy, used, began = busy_seconds(), session_seconds(os.getsid(0)), time.perf_counter()
         said = run()
         seconds = time.perf_counter() - began
-        others = share(busy, session_seconds() - used, seconds)
+        others = share(busy, session_seconds(os.getsid(0)) - used, seconds)
         facts = said if isinstance(said, dict) else {}
         print(_json({"seconds": facts.get("seconds", seconds), "others": others, "facts": facts}), flush=True)
 
@@ -231,10 +233,9 @@ def cpu_seconds(pid: int) -> float:
     return sum(map(int, _stat(Path(f"/proc/{pid}"))[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-def session_seconds() -> float:
-    """CPU seconds of every process of this session: an engine may compute in a process that it started."""
-    session = str(os.getsid(0))
-    pids = [int(one.name) for one in Path("/proc").glob("[0-9]*") if _stat(one)[3:4] == [session]]
+def session_seconds(session: int) -> float:
+    """CPU seconds of every process of a session: an engine may compute in a process that it started."""
+    pids = [int(one.name) for one in Path("/proc").glob("[0-9]*") if _stat(one)[3:4] == [str(session)]]
     return sum(map(cpu_seconds, pids))
 
 
