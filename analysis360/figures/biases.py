@@ -214,7 +214,7 @@ def _heat(ax: Axes, rows: pd.DataFrame) -> None:
     note = [f"of {_text(rows)}", "row less column; dot: corrected p < 0.05"]
     note += ["hatched: too few titles"] if rows["p_holm"].isna().any() else []
     ax.set_title(f"{title} at {ckpt}", loc="left", fontsize=11, fontweight="bold", pad=9 + 11.5 * len(note))
-    place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    below = ax.annotate("\n".join(note), (0, 1), (0, 6), fontsize=8, color=GREY, **place)
+    where: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    below = ax.annotate("\n".join(note), (0, 1), (0, 6), fontsize=8, color=GREY, **where)
     below.set_in_layout(False)  # `_squares` has room for it
     tidy(ax, grid=False).tick_params(labelsize=7)
