@@ -16,6 +16,7 @@ from tqdm import tqdm
 from analysis360.comparison import writing
 from analysis360.continued import EMPTY, REPETITION, SCORED, Continued
 from analysis360.errors import SelectionError, StoreError
+from analysis360.scorers.norms import Norms
 from analysis360.series import Checkpoint, Series
 from analysis360.statistics import holm
 from analysis360.summaries.biases import LEAST_TITLES, Cells, Gaps, Means, estimate
@@ -35,8 +36,9 @@ GAP_ESTIMATES = ("gap", "low", "high", "p", "p_holm", "titles_a", "titles_b")
 
 
 FORMS = ("markdown", "latex")
+SCALES = "norms: valence, arousal and dominance from -1 to 1, feelings from 0 to 1; 0 is neutral"
 NOTES = (
-    "95 % intervals in brackets, by a bootstrap over titles",
+    "95 % intervals in brackets, by a bootstrap over titles; `of n` where fewer texts have a number",
     f"none where a group has fewer than {LEAST_TITLES} titles, or no title differs from another",
 )
 
@@ -311,7 +313,8 @@ class BiasResult:
         if form not in FORMS:
             raise SelectionError(f"form {form!r}: expected one of {', '.join(FORMS)}")
         name = self.checkpoints[self._place_of(ckpt) if ckpt else -1].name
-        notes = (f"scored: {SCORED[self.continued.text]}, by {self._judges()}", *NOTES)
+        notes = [f"scored: {SCORED[self.continued.text]}, by {self._judges()}", *NOTES]
+        notes += [SCALES] if any(one.scorer.name == Norms.name for one in self.continued.scorers) else []
         summary, written = self.summary(), []
         for domain in self.domains:
             header, rows = paper_table(summary[summary["domain"] == domain], name)
@@ -347,18 +350,22 @@ def paper_table(summary: pd.DataFrame, ckpt: str) -> tuple[list[str], list[list[
     rows = []
     for group, some in here.groupby("group", sort=False):
         found = {(x.metric, x.measure): x for x in some.itertuples()}
-        sizes = [f"{int(some[name].max()):,}" for name in ("n", "titles")]
-        rows.append([str(group).replace("_", " "), *sizes, *(_cell(found.get(one)) for one in measures)])
+        texts = int(some["n"].max())
+        sizes = [f"{texts:,}", f"{int(some['titles'].max()):,}"]
+        cells = [_cell(found.get(one), texts) for one in measures]
+        rows.append([str(group).replace("_", " "), *sizes, *cells])
     names = [f"{metric.replace('_', ' ')}, {measure}" for metric, measure in measures]
     return ["group", "texts", "titles", *(n if n.endswith(MEAN) else f"{n} (%)" for n in names)], rows
 
 
-def _cell(line: Any) -> str:
+def _cell(line: Any, texts: int) -> str:
+    """A value with its interval, and the number of texts where it is not that of the row."""
     if line is None or np.isnan(line.value):
         return "–"
     scale, digits = (1, 3) if line.measure == MEAN else (100, 1)
     value, low, high = (f"{scale * x:.{digits}f}" for x in (line.value, line.low, line.high))
-    return value if np.isnan(line.low) else f"{value} [{low}, {high}]"
+    value += "" if np.isnan(line.low) else f" [{low}, {high}]"
+    return value if line.n in (0, texts) or line.metric == REPETITION.name else f"{value} of {line.n:,}"
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from analysis360.biases import BiasResult
 from analysis360.continued import REPETITION, TEXTS, Continued
 from analysis360.engines import VllmOptions, check_options, check_parts
 from analysis360.errors import NotStoredError, SelectionError, StoreError
-from analysis360.prompting import FILTER, check_counts, continue_missing, place_of, planned, result_of
+from analysis360.prompting import check_counts, continue_missing, place_of, planned, result_of
 from analysis360.scorers import Scorer
 from analysis360.scorers.cache import Cached
 from analysis360.scorers.classifier import Classifier
@@ -38,6 +38,7 @@ from analysis360.sweep import Report
 from analysis360.tasks.bold import NEW_TOKENS, Bold, Settings
 from analysis360.tasks.bold.measures import METRICS, PUBLISHED, Metric
 from analysis360.tasks.bold.prompts import HUB, Line, Prompts, checked_domains, read_prompts
+from analysis360.tasks.generation import FILTER
 
 if TYPE_CHECKING:
     from analysis360.hub.options import HubOptions

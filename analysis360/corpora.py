@@ -105,7 +105,7 @@ def read_dataset(name: str, *, split: str = "test", field: str = "text") -> Corp
 
 
 def read_sets(name: str, *, field: str = "text") -> list[Corpus]:
-    """A corpus a split of a data set on the Hub; or a file of a folder, of text files a document a line.
+    """A corpus a split of a data set on the Hub; or a file, or each of a folder, of text files a document a line.
 
     Raises as `read_dataset` does.
     """
@@ -114,6 +114,8 @@ def read_sets(name: str, *, field: str = "text") -> list[Corpus]:
         if not files:
             raise DataError(f"{name}: expected files of .jsonl or .txt, found none")
         return read_files(files, lines=True, field=field)
+    if Path(name).is_file():
+        return read_files([name], lines=True, field=field)
     return [
         Corpus(split, f"data set {name}", _documents(records, field, f"data set {name}, split {split}"))
         for split, records in _loaded(name, None).items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -271,9 +272,11 @@ def stored_perplexities(
 
 
 def _stored(chosen: Chosen, task: Perplexity) -> PerplexityResult | None:
-    """What is stored under a task's settings; None for nothing of these checkpoints and chunks."""
+    """What is stored under a task's settings; None for nothing of these checkpoints and chunks.
+
+    Of chunks what they are now; of texts everything: two that had one name are told apart by their content.
+    """
     stored = chosen.store.stored(task)
-    latest = {(unit.key.ckpt_digest, unit.name): unit.key.chunk_digest for unit in stored}
     ends: dict[tuple[str, str, str], int] = {}
     for unit in stored:
         key = (unit.key.ckpt_digest, unit.name, unit.key.chunk_digest)
@@ -281,12 +284,15 @@ def _stored(chosen: Chosen, task: Perplexity) -> PerplexityResult | None:
     asked = Planned([], [], {})
     if task.how.chunks:
         asked = _stored_rows(chosen, task.how, stored)
-        known = {chunk.name: chunk.digest for chunk in asked.pieces}
-        latest = {key: digest for key, digest in latest.items() if known.get(key[1]) == digest}
+        known = {(chunk.name, chunk.digest) for chunk in asked.pieces}
+        ends = {key: stop for key, stop in ends.items() if key[1:] in known}
+    digests = {one.digest for one in chosen.checkpoints}
+    contents = {key[1:] for key in ends if key[0] in digests}
+    shared = {name for name, count in Counter(name for name, _ in contents).items() if count > 1}
     units = [
-        Unit(one, StoredData(name, digest), 0, ends[ckpt, name, digest])
+        Unit(one, StoredData(f"{name} {digest[:6]}" if name in shared else name, digest), 0, stop)
         for one in chosen.checkpoints
-        for (ckpt, name), digest in latest.items()
+        for (ckpt, name, digest), stop in ends.items()
         if ckpt == one.digest
     ]
     return _result(chosen, task, units, asked, Report(task.noun)) if units else None

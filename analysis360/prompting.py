@@ -27,8 +27,6 @@ from analysis360.text import open_texts
 if TYPE_CHECKING:
     from analysis360.hub.options import HubOptions
 
-FILTER = "profanity-filter"
-"""What may score toxicity beside a model."""
 Continuing = TypeVar("Continuing", bound=Bold)
 
 

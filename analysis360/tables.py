@@ -274,6 +274,8 @@ def _firm_gaps(gaps: pd.DataFrame) -> list[str]:
     """The gaps that hold when all of their domain and metric are corrected for, the surest first."""
     firm = gaps[gaps["p_holm"] < LEVEL].sort_values("p_holm", kind="stable")
     total = int(gaps["p"].notna().sum())
+    if not total:
+        return ["no gap can be tested: no two groups have five titles"]
     lines = [f"{len(firm)} of {total} gaps hold (Holm within domain and metric, {LEVEL:.0%})"]
     for x in firm.head(GAPS_SHOWN).itertuples():
         what = f"{x.domain}, {x.metric}, {x.measure}: {x.a} less {x.b}"

@@ -12,7 +12,7 @@ from analysis360.continued import REPETITION, TEXTS, Continued
 from analysis360.corpora import read_sets
 from analysis360.engines import VllmOptions, check_options, check_parts
 from analysis360.errors import SelectionError
-from analysis360.prompting import FILTER, check_counts, continue_missing, place_of, planned, result_of
+from analysis360.prompting import check_counts, continue_missing, place_of, planned, result_of
 from analysis360.scorers import Scorer
 from analysis360.scorers.cache import Cached
 from analysis360.scorers.classifier import Classifier
@@ -32,7 +32,7 @@ from analysis360.sweep import Report
 from analysis360.tasks.bold import Settings
 from analysis360.tasks.bold.measures import Metric, Share
 from analysis360.tasks.bold.prompts import Prompts
-from analysis360.tasks.generation import Continuations, Generation, read_generation
+from analysis360.tasks.generation import FILTER, Continuations, Generation, read_generation
 
 if TYPE_CHECKING:
     from analysis360.hub.options import HubOptions
@@ -71,13 +71,10 @@ def toxic_generation(
     judged. Raises Analysis360Error; checkpoints that could not be loaded are raised last.
     """
     check_counts(limit, samples, greedy)
-    asked = read_generation(task)
-    asked = replace(
-        asked,
-        dataset=str(prompts or asked.dataset),
-        model=scorer or asked.model,
-        labels=tuple(labels or asked.labels),
-    )
+    given = {"dataset": prompts and str(prompts), "model": scorer, "labels": labels and tuple(labels)}
+    asked = read_generation(task, **{key: value for key, value in given.items() if value})
+    if asked.model == FILTER and labels:
+        raise SelectionError(f"labels: {FILTER} has none to choose from; leave them out")
     series = opened(series, hub, pattern)
     kind = kind_of(engine, compute=compute)
     how = _settings(asked, greedy, dtype=compute_dtype(dtype, series), engine=kind, seed=seed)

@@ -404,6 +404,28 @@ def test_wrong_arguments_are_refused(
         ask(small_series, tmp_path, **how)
 
 
+def test_texts_that_had_one_name_are_never_one_line(readable_series: Path, tmp_path: Path) -> None:
+    """A text that was changed, and one that was asked by lines: what is stored shows each under its content."""
+    text = tmp_path / "book.txt"
+    text.write_text("def main(name):\n    return name\n" * 2)
+    how = {"text": text, "window": 16}
+    first = ask(readable_series, tmp_path / "out", ckpts="0:2", **how)
+    by_line = ask(readable_series, tmp_path / "out", ckpts="1", lines=True, **how)
+    text.write_text("name\n" * 5)
+    changed = ask(readable_series, tmp_path / "out", ckpts="1", **how)
+    series = open_series(readable_series)
+    [found] = stored_perplexities(series, "0:2", engine="torch", out=tmp_path / "out")
+    summary = found.summary().set_index(["ckpt", "group"])["loss"]
+    assert len(found.names) == 3
+    assert all(name.startswith("book ") for name in found.names)
+    names = sorted(found.names, key=lambda name: -summary.loc[:, name].size)
+    assert summary.loc[:, names[0]].tolist() == pytest.approx(first.summary()["loss"].tolist())
+    alone = [result.summary()["loss"].iloc[0] for result in (by_line, changed)]
+    assert sorted(summary.loc["ckpt_001", names[1:]]) == pytest.approx(sorted(alone))
+    [alone_now] = stored_perplexities(series, "0", engine="torch", out=tmp_path / "out")
+    assert alone_now.names == ["book"]
+
+
 def test_a_stride_beyond_the_window_is_refused(readable_series: Path, prose: Path, tmp_path: Path) -> None:
     with pytest.raises(SelectionError, match="stride: expected 1 to the window's 8, found 9"):
         ask(readable_series, tmp_path, text=prose, window=8, stride=9)

@@ -34,7 +34,7 @@ WIDE, HIGH = 4.6, 3.0  # inches of a panel of lines
 CELL = 0.34  # inches of a row or column of a heat map
 LETTER = 0.075  # inches of a letter of a name
 BAR, TITLE = 1.6, 1.4  # inches beside and above the cells
-NOTE = 4.4  # inches that the lines below a title take
+NOTE = 3.1  # inches that the lines below a title take
 SMALL = 8
 """Groups up to which a heat map shares its row with others."""
 FEW = (BLUE, VERMILLION, GREEN, SKY, INK)
@@ -170,7 +170,7 @@ def _squares(groups: Sequence[Sequence[str]]) -> tuple[Axes, ...]:
     small = [i for i, names in enumerate(groups) if len(names) <= SMALL]
     rows = [row for row in (small, [i for i in range(len(groups)) if i not in small]) if row]
     names = [max(map(len, some)) * LETTER for some in groups]
-    wide = [max(CELL * len(some) + name + BAR, NOTE) for some, name in zip(groups, names, strict=True)]
+    wide = [name + max(CELL * len(some) + BAR, NOTE) for some, name in zip(groups, names, strict=True)]
     high = [CELL * len(some) + name / 2**0.5 + TITLE for some, name in zip(groups, names, strict=True)]
     heights = [max(high[i] for i in row) for row in rows]
     width = max(sum(wide[i] for i in row) for row in rows)

@@ -84,7 +84,11 @@ def read_lexicon(path: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.floa
                         f"{path} line {rows.line_num}: {row['word']!r} stands there twice, otherwise"
                     )
                 values[word] = scaled
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise DataError(f"norms {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected UTF-8, found another byte at {error.start}") from None
+    except csv.Error as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not values:
         raise DataError(f"{path}: expected words below the first line, found none")

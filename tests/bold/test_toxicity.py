@@ -141,8 +141,29 @@ def test_tasks_and_sets_that_are_wrong_are_named(series: Path, task: Path, tmp_p
         odd.write_text(task.read_text().replace('"inviting"', f'"{name}"'))
         with pytest.raises(SelectionError, match=rf"name '{name}': expected small letters"):
             read_generation(odd)
+    for line, words in {
+        'new_tokens = "many"': "new_tokens is 'many'; expected a whole number, at least 1",
+        'top_p = "high"': "top_p is 'high'; expected a number",
+        "threshold = 5": "threshold is 5; expected a probability",
+        'labels = "toxic"': "labels is 'toxic'; expected names in brackets",
+    }.items():
+        key = line.split()[0]
+        kept = [one for one in task.read_text().splitlines() if not one.startswith(key)]
+        odd.write_text("\n".join([*kept[:-3], line, *kept[-3:]] if key != "threshold" else [*kept, line]))
+        with pytest.raises(SelectionError, match=words):
+            read_generation(odd)
+    with pytest.raises(SelectionError, match="labels: profanity-filter has none"):
+        ask(series, task, tmp_path, scorer="profanity-filter", labels=["toxic"])
+    odd.write_text('name = "odd"\n[sampling]\nnew_tokens = 3\n')
+    with pytest.raises(SelectionError, match="key dataset, model, labels is missing"):
+        read_generation(odd)
+    one = next(task.parent.glob("*.txt"))
+    few = ask(series, odd, tmp_path, ckpts="0", prompts=one, scorer="profanity-filter")
+    assert set(few.summary()["group"]) == {one.stem}
+    with pytest.raises(SelectionError, match=r"book\.txt cannot be read: No such file"):
+        read_generation(tmp_path / "book.txt")
     odd.write_text('name = "odd"\n[scorer]\nmodel = "x"\n')
-    with pytest.raises(SelectionError, match="key dataset, labels, new_tokens is missing"):
+    with pytest.raises(SelectionError, match="key dataset, new_tokens, labels is missing"):
         read_generation(odd)
     with pytest.raises(SelectionError, match="sets: no third in"):
         ask(series, task, tmp_path, sets="third")

@@ -19,6 +19,8 @@ from analysis360.tasks.bold import Bold
 from analysis360.tasks.bold.prompts import Line, Prompts
 
 SHIPPED = Path(__file__).parent
+FILTER = "profanity-filter"
+"""What may judge beside a model."""
 NAME = re.compile(r"[a-z0-9_-]+")
 """Of a task: its results lie in a folder of that name."""
 TAKEN = (
@@ -75,31 +77,58 @@ class Continuations(Bold):
     name: str = "generation"
 
 
-def read_generation(task: str | Path) -> Generation:
-    """The task of a file, or a shipped one by name. Raises SelectionError naming the key that is wrong."""
-    path = Path(task)
-    if path.suffix != ".toml":
+def read_generation(task: str | Path, **instead: Any) -> Generation:
+    """The task of a file, or a shipped one by name; `instead` has values in place of the file's.
+
+    Raises SelectionError naming the key that is wrong.
+    """
+    path, known = Path(task), sorted(file.stem for file in SHIPPED.glob("*.toml"))
+    if str(task) in known:
         path = SHIPPED / f"{task}.toml"
     try:
         table = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.toml")))
-        raise SelectionError(f"task {task}: expected {known} or a TOML file: {error}") from None
+    except OSError as error:
+        reason = f"{path} cannot be read: {error.strerror}"
+        raise SelectionError(f"task {task}: expected {', '.join(known)} or a TOML file; {reason}") from None
+    except ValueError as error:
+        raise SelectionError(f"task {task}: expected {', '.join(known)} or a TOML file: {error}") from None
     flat = {**table, **_section(table, "sampling", path), **_section(table, "scorer", path)}
     for section in ("sampling", "scorer"):
         flat.pop(section, None)
     known_keys = {field.name: field for field in fields(Generation)}
     if unknown := sorted(flat.keys() - known_keys):
         raise SelectionError(f"{path}: no key {', '.join(unknown)}; expected some of {', '.join(known_keys)}")
-    if missing := [key for key in ("name", "dataset", "model", "labels", "new_tokens") if key not in flat]:
+    flat |= instead
+    needed = ["name", "dataset", "model", "new_tokens", *([] if flat.get("model") == FILTER else ["labels"])]
+    if missing := [key for key in needed if key not in flat]:
         raise SelectionError(f"{path}: key {', '.join(missing)} is missing")
+    for key, value in flat.items():
+        _check(key, value, path)
     name = flat["name"]
     if not isinstance(name, str) or not NAME.fullmatch(name) or name in TAKEN:
         taken = ", ".join(TAKEN)
         raise SelectionError(
             f"{path}: name {name!r}: expected small letters, digits, _ and -, and none of {taken}"
         )
-    return Generation(**{**flat, "labels": tuple(flat["labels"])})
+    return Generation(**{**flat, "labels": tuple(flat.get("labels", ()))})
+
+
+def _check(key: str, value: Any, path: Path) -> None:
+    """Raises SelectionError where a value is not of its key's kind. What sampling allows is checked by `Sampling`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits, expected = {
+        "labels": (
+            isinstance(value, list | tuple) and all(isinstance(one, str) for one in value),
+            'names in brackets, such as ["toxic"]',
+        ),
+        "new_tokens": (number and value == int(value) and value >= 1, "a whole number, at least 1"),
+        "top_k": (number and value == int(value) and value >= 1, "a whole number, at least 1"),
+        "threshold": (number and 0 < value <= 1, "a probability"),
+        "temperature": (number, "a number"),
+        "top_p": (number, "a number"),
+    }.get(key, (isinstance(value, str), "text in quotes"))
+    if not fits:
+        raise SelectionError(f"{path}: {key} is {value!r}; expected {expected}")
 
 
 def _section(table: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
