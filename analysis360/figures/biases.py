@@ -205,7 +205,7 @@ def _heat(ax: Axes, rows: pd.DataFrame) -> None:
     labels = [_spaced(name) for name in names]
     ax.set_yticks(range(len(names)), labels)
     ax.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
-    bar = ax.figure.colorbar(image, ax=ax, fraction=0.035, pad=0.02)
+    bar = ax.figure.colorbar(image, ax=ax, fraction=0.035, pad=0.02, panchor=(0.0, 0.5))  # cells stay left
     metric, measure = str(rows["metric"].iloc[0]), str(rows["measure"].iloc[0])
     told = [f"{_spaced(metric)}, {literal(measure)}", *(["(percentage points)"] if scale == 100 else [])]
     bar.set_label("\n".join(told), fontsize=8)
