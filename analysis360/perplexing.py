@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from analysis360.corpora import Corpus, read_dataset, read_files
-from analysis360.engines import VllmOptions, check_options, check_parts, open_engine, resolve_kind
+from analysis360.engines import VllmOptions, check_options, check_parts, open_engine
 from analysis360.errors import CheckpointError, NotStoredError, SelectionError
 from analysis360.joined import Joined
 from analysis360.panel import Panel
@@ -261,7 +261,7 @@ def stored_perplexities(
     out: str | Path = "results",
 ) -> Iterator[PerplexityResult]:
     """What is stored of some checkpoints, a result for each set of settings of this engine and dtype."""
-    store, kind = Store(out, series.name), resolve_kind(engine) if engine == "auto" else engine
+    store, kind = Store(out, series.name), kind_of(engine, compute=False)
     chosen, _ = readable(selected(series, ckpts, "0/1", out), progress=False)
     dtype = compute_dtype(dtype, series)
     for settings in store.settings(TASK):

@@ -154,9 +154,8 @@ class PerplexityResult:
         logprob, targets = sums["logprob"], sums["targets"]
         if without_eos:
             logprob, targets = logprob - sums["eos_logprob"], targets - sums["eos_targets"]
-        known = (targets > 0) & (
-            numbers["size"] == numbers["count"]
-        )  # a sum leaves NaN out, and would be too small
+        # A sum leaves NaN out, and would be too small.
+        known = (targets > 0) & (numbers["size"] == numbers["count"])
         found: pd.DataFrame = (-logprob / targets.where(known)).unstack("chunk")
         return found
 

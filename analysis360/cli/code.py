@@ -7,7 +7,6 @@ from pathlib import Path
 
 from analysis360.cli.options import (
     checkpoint_arguments,
-    hub_options,
     opened,
     running_arguments,
     running_options,
@@ -43,11 +42,7 @@ def _code(parsed: argparse.Namespace) -> None:
 
     asked = ("benchmarks", "data", "mbpp_prompt", "samples", "temperature", "top_p", "new_tokens")
     options = running_options(parsed, *asked, "seconds", "limit", "workers")
-    options |= {
-        "k": _numbers("k", parsed.k),
-        "compute": not parsed.rescore,
-        "hub": hub_options(parsed)["hub"],
-    }
+    options |= {"k": _numbers("k", parsed.k), "compute": not parsed.rescore}
     result = code_evaluation(opened(parsed), parsed.ckpts, **options)
     if parsed.rescore:
         result = result.rescore()

@@ -8,7 +8,6 @@ from pathlib import Path
 from analysis360.cli.options import (
     SERIES,
     checkpoint_arguments,
-    hub_options,
     opened,
     running_arguments,
     running_options,
@@ -59,8 +58,7 @@ def _leaderboard(parsed: argparse.Namespace) -> None:
 
         if (parsed.series, parsed.ckpts) != (SERIES, ":"):
             raise SelectionError("models: they stand in place of --series and --ckpts; give SERIES:CKPTS")
-        hub = hub_options(parsed)["hub"]
-        table = compare_models(parsed.models, layout=parsed.layout or "table4", hub=hub, **options)
+        table = compare_models(parsed.models, layout=parsed.layout or "table4", **options)
         print(getattr(table, parsed.format or "markdown")().rstrip())
         return
     if parsed.layout or parsed.format:

@@ -94,7 +94,7 @@ def running_options(parsed: argparse.Namespace, *names: str) -> dict[str, Any]:
 
     told = {name: getattr(parsed, name) for name in (*names, "engine", "dtype", "seed", "shard", "out")}
     vllm = VllmOptions(parsed.tensor_parallel, parsed.batch_invariant)
-    return told | {"vllm": vllm, "progress": not parsed.quiet}
+    return told | {"vllm": vllm, "hub": hub_options(parsed)["hub"], "progress": not parsed.quiet}
 
 
 def opened(parsed: argparse.Namespace) -> Series:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from analysis360.cli.options import (
     checkpoint_arguments,
-    hub_options,
     opened,
     running_arguments,
     running_options,
@@ -102,7 +101,7 @@ def _bold(parsed: argparse.Namespace) -> None:
         *(getattr(parsed, name) for name in ("text", "toxicity", "regard", "norms", "vectors", "compat"))
     )
     options = running_options(parsed, "prompts", "domains", "limit", "samples", "greedy", "new_tokens")
-    options |= {"scoring": scoring, "compute": not parsed.rescore, "hub": hub_options(parsed)["hub"]}
+    options |= {"scoring": scoring, "compute": not parsed.rescore}
     result = bold(opened(parsed), parsed.ckpts, **options)
     print(bias_table(result))
     _drawn(result, parsed)
@@ -113,8 +112,7 @@ def _toxicity(parsed: argparse.Namespace) -> None:
     from analysis360.toxicity import toxic_generation
 
     asked = ("task", "prompts", "sets", "limit", "samples", "greedy", "scorer", "labels")
-    options = running_options(parsed, *asked) | {"hub": hub_options(parsed)["hub"]}
-    result = toxic_generation(opened(parsed), parsed.ckpts, **options)
+    result = toxic_generation(opened(parsed), parsed.ckpts, **running_options(parsed, *asked))
     print(toxicity_table(result))
     _drawn(result, parsed)
 
